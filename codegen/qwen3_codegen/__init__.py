@@ -1,0 +1,1 @@
+"""qwen3-codegen: compiles language-model specs into InfiniCore engines."""

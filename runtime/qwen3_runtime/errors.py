@@ -1,0 +1,59 @@
+"""What can go wrong while an engine runs, as exceptions with a place, a fact and a hint."""
+
+from __future__ import annotations
+
+__all__ = ["CheckpointError", "EngineError", "RequestError", "RuntimeFault", "TokenizerError"]
+
+
+class RuntimeFault(Exception):
+    """Root of every error a user of an engine may see.
+
+    Args:
+        message: What is wrong, in one sentence.
+        where: File, tensor or request the fault belongs to.
+        got: What was found, already printable.
+        expected: What would have been right.
+        hint: What to do about it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: object | None = None,
+        got: object | None = None,
+        expected: object | None = None,
+        hint: str | None = None,
+    ) -> None:
+        self.message = message
+        self.where = None if where is None else str(where)
+        self.got = got
+        self.expected = expected
+        self.hint = hint
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        lines = [f"{self.where}: {self.message}" if self.where else self.message]
+        if self.got is not None:
+            lines.append(f"  got:      {self.got}")
+        if self.expected is not None:
+            lines.append(f"  expected: {self.expected}")
+        if self.hint is not None:
+            lines.append(f"  hint:     {self.hint}")
+        return "\n".join(lines)
+
+
+class CheckpointError(RuntimeFault):
+    """A checkpoint's files or tensors are missing, damaged or do not fit the engine."""
+
+
+class TokenizerError(RuntimeFault):
+    """A tokenizer or chat template cannot be read or applied."""
+
+
+class RequestError(RuntimeFault):
+    """A prompt or its sampling parameters cannot be served."""
+
+
+class EngineError(RuntimeFault):
+    """An engine cannot be imported, or a step of it failed."""
