@@ -1,0 +1,1 @@
+"""Build stage: files in, extension module out."""

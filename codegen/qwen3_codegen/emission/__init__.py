@@ -1,0 +1,1 @@
+"""Emission stage: ``EnginePlan`` in, files out; Jinja prints and never decides."""

@@ -1,0 +1,1 @@
+"""Graph stage: ``ModelSpec`` in, ``Graph`` out; no optimisation."""

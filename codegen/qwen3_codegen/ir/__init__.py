@@ -1,0 +1,1 @@
+"""The graph, its op table, verifier, printer and NumPy interpreter."""

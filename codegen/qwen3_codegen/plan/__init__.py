@@ -1,0 +1,1 @@
+"""Plan stage: ``Graph`` and ``DeviceSpec`` in, ``EnginePlan`` out; every decision ends here."""

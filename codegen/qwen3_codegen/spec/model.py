@@ -1,0 +1,117 @@
+"""The records every later stage reads; after them no field is missing and no size unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from qwen3_codegen.dtypes import DType
+from qwen3_codegen.spec.source import SourceLocation
+from qwen3_codegen.spec.syntax import Statement
+
+ConfigValue: TypeAlias = (
+    int | float | str | bool | None | tuple["ConfigValue", ...] | Mapping[str, "ConfigValue"]
+)
+Attribute: TypeAlias = int | float | str | bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointNames:
+    """How a checkpoint names its tensors.
+
+    ``layer_prefix`` holds ``{layer}`` and goes before every weight path of a layer statement;
+    paths outside the layer are written in full. ``.weight`` and ``.bias`` are appended except
+    inside ``tensor(...)``. ``ignore`` are shell patterns of tensors that may be left over.
+    """
+
+    layer_prefix: str
+    ignore: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchitectureSpec:
+    """One architecture file: the layer graph an engineer would draw, and the checkpoint's names."""
+
+    name: str
+    description: str
+    model_type: str
+    """``model_type`` of Hugging Face's config.json."""
+    huggingface_class: str
+    """Class of transformers that is the reference."""
+    prologue: tuple[Statement, ...]
+    """Statements before the layers; ``input_ids`` is given, ``h`` must be defined."""
+    blocks: Mapping[str, tuple[Statement, ...]]
+    """Named lists of statements; a layer is the concatenation of its layer type's blocks."""
+    epilogue: tuple[Statement, ...]
+    """Statements after the layers, on the rows that need logits; ``logits`` must be defined."""
+    checkpoint: CheckpointNames
+    location: SourceLocation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSpec:
+    """One layer: its type, the blocks it is made of, and its attributes (``layer.window`` ...)."""
+
+    layer_type: str
+    blocks: tuple[str, ...]
+    attributes: Mapping[str, Attribute]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RopeTable:
+    """Rotary frequencies after scaling, in transformers' float32 arithmetic.
+
+    Source: transformers ``modeling_rope_utils``; the cosine of pair i at position p is
+    ``cos(p * inv_freq[i]) * attention_factor``.
+    """
+
+    name: str
+    rotary_dim: int
+    """Leading elements of a head that are rotated; even, at most head_dim."""
+    interleaved: bool
+    """Pairs (2i, 2i+1) when true, (i, i + rotary_dim / 2) when false."""
+    inv_freq: tuple[float, ...]
+    """[rotary_dim / 2], each exactly representable in float32."""
+    attention_factor: float
+    long_inv_freq: tuple[float, ...] | None = None
+    """longrope: used instead of ``inv_freq`` when max_model_len exceeds ``long_threshold``."""
+    long_threshold: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatDefaults:
+    """What a model spec says about conversation; None where the checkpoint decides."""
+
+    system_prompt: str | None = None
+    tool_format: str | None = None
+    reasoning_format: str | None = None
+    sampling: Mapping[str, Attribute] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelSpec:
+    """A model with every size known.
+
+    ``config`` holds the consumed and derived fields under Hugging Face's names.
+    """
+
+    name: str
+    architecture: ArchitectureSpec
+    config: Mapping[str, ConfigValue]
+    dtype: DType
+    """Dtype of activations and matrix weights; norm weights stay float32."""
+    layers: tuple[LayerSpec, ...]
+    rope: Mapping[str, RopeTable]
+    chat: ChatDefaults
+    notes: tuple[str, ...]
+    """One-line facts the user should know, e.g. that a sliding_window has no effect."""
+    ignored_config_keys: tuple[str, ...]
+    location: SourceLocation
+
+    def size(self, name: str) -> int:
+        """Returns a config field that is a whole number; KeyError or TypeError is our fault."""
+        value = self.config[name]
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"config field {name} is {value!r}, not a whole number")
+        return value
