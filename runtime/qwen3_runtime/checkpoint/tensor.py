@@ -34,7 +34,8 @@ SAFETENSORS_DTYPES: dict[str, np.dtype[Any]] = {
 """Element types of the safetensors format that NumPy can hold."""
 
 FLOAT_DTYPES: dict[str, np.dtype[Any]] = {
-    dtype.name: dtype for dtype in map(SAFETENSORS_DTYPES.__getitem__, ("F64", "F32", "F16", "BF16"))
+    SAFETENSORS_DTYPES[code].name: SAFETENSORS_DTYPES[code]
+    for code in ("F64", "F32", "F16", "BF16")
 }
 """Element types whose numbers are the weights themselves: no scale or block goes with them."""
 

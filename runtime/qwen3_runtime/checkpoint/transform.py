@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -31,6 +31,7 @@ __all__ = [
     "Transpose",
     "evaluate",
     "from_json",
+    "resolve_name",
     "shape_of",
     "tensor_names",
     "to_json",
@@ -185,7 +186,7 @@ def _read_expression(obj: object, depth: int) -> Expression:
     return record(**{name: _read_field(op, name, obj[name], depth) for name in names})
 
 
-def _read_field(op: str, name: str, value: object, depth: int) -> object:
+def _read_field(op: str, name: str, value: Any, depth: int) -> Any:
     if name == "source":
         return _read_expression(value, depth + 1)
     if name == "sources" and isinstance(value, list) and value:
@@ -199,7 +200,7 @@ def _read_field(op: str, name: str, value: object, depth: int) -> object:
     if name in ("count", "head_dim", "rotary_dim") and _is_index(value) and value != 0:
         return value
     if name in ("value", "factor") and _is_number(value):
-        return float(value)  # type: ignore[arg-type]
+        return float(value)
     raise _fault(f"wrong value of '{name}' in '{op}'", got=repr(value)[:80])
 
 
@@ -337,24 +338,31 @@ def evaluate(expression: Expression, read: Callable[[str], Array], layer: int | 
         _joined_shape(expression, [source.shape for source in sources])
         if isinstance(expression, Stack):
             return np.stack(sources)
-        return sources[0] if len(sources) == 1 else np.concatenate(sources, axis=expression.axis)
-    array = evaluate(expression.source, read, layer)
-    shape = _derived_shape(expression, array.shape)
+        return np.concatenate(sources, axis=expression.axis) if len(sources) > 1 else sources[0]
+    return _derived(expression, evaluate(expression.source, read, layer))
+
+
+def _derived(
+    expression: Rows | Add | Scale | Transpose | PermuteHalves | Reshape, source: Array
+) -> Array:
+    shape = _derived_shape(expression, source.shape)
+    result: Array
     match expression:
         case Rows(start=start, count=count):
-            return array[start : start + count]
+            result = source[start : start + count]
         case Add(value=value):
-            wide = _widened(array)
-            return wide + wide.dtype.type(value)
+            wide = _widened(source)
+            result = wide + wide.dtype.type(value)
         case Scale(factor=factor):
-            wide = _widened(array)
-            return wide * wide.dtype.type(factor)
+            wide = _widened(source)
+            result = wide * wide.dtype.type(factor)
         case Transpose():
-            return array.T
+            result = source.T
         case PermuteHalves(head_dim=head_dim, rotary_dim=rotary_dim):
-            return _permute_halves(array, head_dim, rotary_dim)
+            result = _permute_halves(source, head_dim, rotary_dim)
         case Reshape():
-            return array.reshape(shape)
+            result = source.reshape(shape)
+    return result
 
 
 def _widened(array: Array) -> Array:
@@ -370,9 +378,10 @@ def _one_dtype(arrays: list[Array]) -> list[Array]:
 
 
 def _permute_halves(array: Array, head_dim: int, rotary_dim: int) -> Array:
-    rest = array.shape[1:]
-    heads = array.reshape(-1, head_dim, *rest)
+    num_heads, rest = array.shape[0] // head_dim, array.shape[1:]
+    heads = array.reshape(num_heads, head_dim, *rest)
     permuted = heads.copy()
-    halves = heads[:, :rotary_dim].reshape(-1, 2, rotary_dim // 2, *rest)
-    permuted[:, :rotary_dim] = halves.swapaxes(1, 2).reshape(-1, rotary_dim, *rest)
-    return permuted.reshape(array.shape)
+    halves = heads[:, :rotary_dim].reshape(num_heads, 2, rotary_dim // 2, *rest)
+    permuted[:, :rotary_dim] = halves.swapaxes(1, 2).reshape(num_heads, rotary_dim, *rest)
+    result: Array = permuted.reshape(array.shape)
+    return result

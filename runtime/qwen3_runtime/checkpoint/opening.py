@@ -1,0 +1,35 @@
+"""From a path a user typed to an open checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from qwen3_runtime.checkpoint.base import Checkpoint
+from qwen3_runtime.checkpoint.folder import FolderCheckpoint
+from qwen3_runtime.errors import CheckpointError
+
+__all__ = ["open_checkpoint"]
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Opens a Hugging Face folder.
+
+    Reads headers only, never runs anything the checkpoint holds, and checks every offset against
+    the file before using it.
+
+    Raises:
+        CheckpointError: There is no such path, or it is not a checkpoint this can read.
+    """
+    if path.is_dir():
+        return FolderCheckpoint(path)
+    if not path.exists():
+        raise CheckpointError(
+            "no such folder or file",
+            where=path,
+            expected="a folder with config.json and safetensors, or a .gguf file",
+        )
+    if path.suffix == ".safetensors":
+        raise CheckpointError(
+            "one weight file is not a whole checkpoint", where=path, hint=f"name {path.parent}"
+        )
+    raise CheckpointError("not a checkpoint", where=path, expected="a folder with config.json")
