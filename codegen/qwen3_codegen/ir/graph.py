@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from qwen3_runtime.checkpoint.transform import WeightExpression
+from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
 
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.spec.model import RopeTable

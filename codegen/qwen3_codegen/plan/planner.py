@@ -1,0 +1,248 @@
+"""``Graph`` and device in, ``EnginePlan`` out: the last place where anything is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qwen3_runtime.engine.batch import CacheGroup
+
+from qwen3_codegen.errors import LoweringError
+from qwen3_codegen.infinicore.api import InfiniCoreApi
+from qwen3_codegen.ir.graph import Graph, Region, Value
+from qwen3_codegen.ir.printer import format_node
+from qwen3_codegen.plan.portable.context import EngineContext, RegionContext
+from qwen3_codegen.plan.portable.lowerings import lower_node
+from qwen3_codegen.plan.records import (
+    BufferPlan,
+    EnginePlan,
+    MemoryPlan,
+    OpChoice,
+    OperatorCall,
+    Origin,
+    RegionPlan,
+    Step,
+    TargetPlan,
+    TensorRef,
+    WeightPlan,
+)
+from qwen3_codegen.plan.rope_layout import interleave_rotary_weights
+from qwen3_codegen.plan.storage import Place, RegionStorage, row_elements
+from qwen3_codegen.plan.weights import ModelWeights, layer_weights, linear_weights, total_bytes
+
+from qwen3_codegen.spec.model import RopeTable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanRequest:
+    """What a plan is made for, beside the graph."""
+
+    module_name: str
+    architecture: str
+    target: TargetPlan
+    api: InfiniCoreApi
+    transpose_linear_weights: bool
+    spec_facts: Mapping[str, object]
+
+
+def plan_engine(graph: Graph, request: PlanRequest) -> EnginePlan:
+    """Returns the plan of an engine in the portable lowering.
+
+    Raises:
+        LoweringError: The device lacks something the graph needs.
+    """
+    if not _rotates_halves(request.api):
+        graph = interleave_rotary_weights(graph)
+    return _Planner(graph, request).plan()
+
+
+def _rotates_halves(api: InfiniCoreApi) -> bool:
+    return any(argument.kind.value == "enum" for argument in api.operators["rope"].create_args)
+
+
+class _Planner:
+    """Walks the regions in the order they run, with one pool of buffers."""
+
+    def __init__(self, graph: Graph, request: PlanRequest) -> None:
+        self._graph = graph
+        self._request = request
+        self._engine = EngineContext(
+            graph=graph,
+            api=request.api,
+            device=request.target.device,
+            device_label=request.target.device,
+            transpose_linear_weights=request.transpose_linear_weights,
+        )
+        self._model_weights = ModelWeights()
+        self._used_by_op: dict[str, set[str]] = {}
+
+    def plan(self) -> EnginePlan:
+        graph, request = self._graph, self._request
+        hidden = self._hidden_place()
+        prologue = self._plan_outer(graph.prologue, hidden, is_prologue=True)
+        kinds = tuple(self._plan_kind(index, hidden) for index in range(len(graph.layer_kinds)))
+        epilogue = self._plan_outer(graph.epilogue, hidden, is_prologue=False)
+        prologue = RegionPlan(prologue.name, prologue.steps, self._model_weights.plans(), (), {})
+        cache_groups = _cache_groups(graph, request.target.lowering)
+        buffers = self._engine.pool.plans()
+        return EnginePlan(
+            module_name=request.module_name,
+            model_name=graph.name,
+            architecture=request.architecture,
+            target=request.target,
+            dtype=graph.dtype,
+            vocab_size=graph.vocab_size,
+            max_position_embeddings=graph.max_position_embeddings,
+            num_layers=len(graph.schedule),
+            prologue=prologue,
+            layer_kinds=kinds,
+            schedule=graph.schedule,
+            epilogue=epilogue,
+            buffers=buffers,
+            scratch_columns=self._engine.scratch_columns,
+            constants=dict(self._engine.constants),
+            rope_tables=_used_tables(graph),
+            attention_shapes=tuple(self._engine.attention_shapes),
+            windows=tuple(self._engine.windows),
+            cache_groups=cache_groups,
+            operators=tuple(sorted(self._engine.operators)),
+            choices=self._choices(),
+            memory=self._memory(prologue, kinds, cache_groups, buffers),
+            spec_facts=request.spec_facts,
+        )
+
+    def _hidden_place(self) -> Place:
+        """The buffer of ``h``, which every layer reads and leaves its result in."""
+        (hidden,) = self._graph.layer_kinds[0].parameters
+        columns = row_elements(hidden)
+        return Place(self._engine.pool.take(hidden, columns, set()), 0, columns, columns)
+
+    def _plan_outer(self, region: Region, hidden: Place, *, is_prologue: bool) -> RegionPlan:
+        transposed = self._transposed(region)
+        weights = self._model_weights.add_region(region, transposed)
+        fixed = {} if is_prologue else {region.parameters[0].name: hidden}
+        steps = self._steps(region, weights, fixed, hidden if is_prologue else None)
+        return RegionPlan(region.name, steps, (), (), {})
+
+    def _plan_kind(self, index: int, hidden: Place) -> RegionPlan:
+        region = self._graph.layer_kinds[index]
+        plans = layer_weights(region, self._transposed(region))
+        weights = {plan.name: TensorRef(Origin.LAYER_WEIGHT, plan.name) for plan in plans}
+        steps = self._steps(region, weights, {region.parameters[0].name: hidden}, hidden)
+        layers = tuple(i for i, kind in enumerate(self._graph.schedule) if kind == index)
+        return RegionPlan(region.name, steps, plans, layers, dict(region.attributes))
+
+    def _transposed(self, region: Region) -> frozenset[str]:
+        return linear_weights(region) if self._request.transpose_linear_weights else frozenset()
+
+    def _steps(
+        self,
+        region: Region,
+        weights: Mapping[str, TensorRef],
+        fixed: Mapping[str, Place],
+        result_place: Place | None,
+    ) -> tuple[Step, ...]:
+        storage = RegionStorage(region, self._engine.pool, fixed)
+        if result_place is not None:
+            storage.reserve(result_place)
+        values = {value.name: value for value in region.values()}
+        context = RegionContext(self._engine, storage, weights, values)
+        steps = []
+        for index, node in enumerate(region.nodes):
+            storage.advance(index)
+            before = set(self._engine.operators)
+            self._engine.operators = set()
+            definitions, actions = lower_node(node, context)
+            self._used_by_op.setdefault(node.op, set()).update(self._engine.operators)
+            self._engine.operators |= before
+            steps.append(Step(format_node(region, node), node.location, definitions, actions))
+        if result_place is not None:
+            steps += self._move_result(region, context, result_place)
+        return tuple(steps)
+
+    def _move_result(
+        self, region: Region, context: RegionContext, result_place: Place
+    ) -> list[Step]:
+        """Brings a region's result to where the next region looks for it."""
+        (result,) = region.results
+        if context.storage.place(result) == result_place:
+            return []
+        value: Value = context.values[result]
+        self._engine.use(region.nodes[-1], "rearrange", dst=value.type.dtype, src=value.type.dtype)
+        buffer = TensorRef(Origin.BUFFER, self._engine.pool.name(result_place.buffer))
+        target = buffer.viewed("shaped", tuple(value.type.shape))
+        copy = OperatorCall("rearrange", (target, context.ref(result)))
+        text = f"%{result} goes to where the next layer reads it"
+        return [Step(text, region.nodes[-1].location, (), (copy,))]
+
+    def _choices(self) -> tuple[OpChoice, ...]:
+        choices = []
+        for op in sorted(self._used_by_op):
+            operators = tuple(sorted(self._used_by_op[op]))
+            if not operators:
+                reason = "views and copies only"
+            elif operators == (op,) or (op, operators) == ("linear", ("gemm",)):
+                reason = "the device has it"
+            else:
+                reason = f"decomposed: InfiniCore {self._request.api.release} has no {op}"
+            choices.append(OpChoice(op, operators, reason))
+        return tuple(choices)
+
+    def _memory(
+        self,
+        prologue: RegionPlan,
+        kinds: tuple[RegionPlan, ...],
+        cache_groups: tuple[CacheGroup, ...],
+        buffers: tuple[BufferPlan, ...],
+    ) -> MemoryPlan:
+        weights = total_bytes(prologue.weights)
+        weights += sum(total_bytes(kind.weights) * len(kind.layers) for kind in kinds)
+        per_token = sum(b.columns * b.dtype.size for b in buffers if b.rows == "num_tokens")
+        per_row = sum(b.columns * b.dtype.size for b in buffers if b.rows == "num_logit_rows")
+        scratch = self._engine.scratch_columns * self._graph.dtype.size
+        return MemoryPlan(
+            weight_bytes=weights,
+            kv_bytes_per_token=sum(group.bytes_per_token for group in cache_groups),
+            activation_bytes_per_token=per_token + scratch,
+            logit_bytes_per_row=per_row,
+        )
+
+
+def _used_tables(graph: Graph) -> Mapping[str, RopeTable]:
+    used = {
+        str(node.attributes["table"])
+        for region in graph.regions()
+        for node in region.nodes
+        if node.op == "rope"
+    }
+    return {name: table for name, table in graph.rope_tables.items() if name in used}
+
+
+def _cache_groups(graph: Graph, lowering: str) -> tuple[CacheGroup, ...]:
+    """Layers with equal key/value heads, head size and window share a group."""
+    layers: dict[tuple[int, int, int | None], list[int]] = {}
+    for layer, kind in enumerate(graph.schedule):
+        region = graph.layer_kinds[kind]
+        values = {value.name: value for value in region.values()}
+        attentions = [node for node in region.nodes if node.op == "attention"]
+        if len(attentions) > 1:
+            raise LoweringError(
+                "a layer with several attentions is not carried out", where=attentions[1].location
+            )
+        for node in attentions:
+            _, kv_heads, head_dim = values[node.inputs["k"]].type.shape
+            window = node.attributes["window"]
+            key = (int(kv_heads), int(head_dim), window if isinstance(window, int) else None)
+            layers.setdefault(key, []).append(layer)
+    return tuple(
+        CacheGroup(
+            name="full" if window is None else f"window_{window}",
+            kind="contiguous" if lowering == "portable" else "paged",
+            layers=tuple(members),
+            num_key_value_heads=kv_heads,
+            head_dim=head_dim,
+            window=window,
+            dtype=graph.dtype.value,
+        )
+        for (kv_heads, head_dim, window), members in layers.items()
+    )

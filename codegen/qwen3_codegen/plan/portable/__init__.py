@@ -1,0 +1,1 @@
+"""The portable lowering: IR ops as calls of InfiniCore operators, on any device."""

@@ -1,0 +1,106 @@
+"""What the lowering of one op may ask: where values lie, what the device has, new constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from qwen3_codegen.dtypes import DType
+from qwen3_codegen.errors import LoweringError
+from qwen3_codegen.infinicore.api import InfiniCoreApi
+from qwen3_codegen.ir.graph import Graph, Node, Value, ValueType
+from qwen3_codegen.plan.records import AttentionShape, Definition, Origin, TensorRef
+from qwen3_codegen.plan.storage import BufferPool, Place, RegionStorage
+
+_ABI_DTYPES = {DType.F32: "f32", DType.BF16: "bf16", DType.F16: "f16", DType.I32: "i32"}
+
+
+@dataclass(slots=True)
+class EngineContext:
+    """State shared by all regions of one plan while it is being made."""
+
+    graph: Graph
+    api: InfiniCoreApi
+    device: str
+    device_label: str
+    transpose_linear_weights: bool
+    pool: BufferPool = field(default_factory=BufferPool)
+    constants: dict[str, float] = field(default_factory=dict)
+    attention_shapes: list[AttentionShape] = field(default_factory=list)
+    windows: list[int | None] = field(default_factory=list)
+    operators: set[str] = field(default_factory=set)
+    scratch_columns: int = 0
+
+    def use(self, node: Node, operator: str, **dtypes: DType) -> None:
+        """Notes that an operator is called.
+
+        Raises:
+            LoweringError: The device has no such operator, or not for these types.
+        """
+        if not self.api.supports(operator, self.device):
+            raise LoweringError(
+                f"{node.op} needs InfiniCore's {operator}, which {self.device_label} does not have"
+                f" in release {self.api.release}",
+                where=node.location,
+                hint="`qwen3-codegen build --infinicore-api` chooses another release",
+            )
+        wanted = {name: _ABI_DTYPES[dtype] for name, dtype in dtypes.items()}
+        if not self.api.operators[operator].accepts(self.device, wanted):
+            raise LoweringError(
+                f"InfiniCore's {operator} on {self.device_label} does not take these types",
+                where=node.location,
+                got=", ".join(f"{name}: {dtype}" for name, dtype in wanted.items()),
+                hint="another --dtype may be supported",
+            )
+        self.operators.add(operator)
+
+    def constant(self, name: str, value: float) -> TensorRef:
+        """Returns a device scalar of shape [1], made once per distinct value."""
+        for known, known_value in self.constants.items():
+            if known_value == value:
+                return TensorRef(Origin.CONSTANT, known)
+        unique = name if name not in self.constants else f"{name}_{len(self.constants)}"
+        self.constants[unique] = value
+        return TensorRef(Origin.CONSTANT, unique)
+
+    def attention_shape(self, shape: AttentionShape) -> int:
+        """Returns the index of a head shape, adding it when new."""
+        if shape not in self.attention_shapes:
+            self.attention_shapes.append(shape)
+        return self.attention_shapes.index(shape)
+
+
+@dataclass(slots=True)
+class RegionContext:
+    """One region on its way into steps."""
+
+    engine: EngineContext
+    storage: RegionStorage
+    weights: Mapping[str, TensorRef]
+    values: dict[str, Value]
+    """Parameters, weights and everything defined so far."""
+
+    def ref(self, name: str) -> TensorRef:
+        """Returns how a value or weight is referred to."""
+        return self.weights.get(name) or TensorRef(Origin.VALUE, name)
+
+    def allocate(self, value: Value) -> Definition:
+        """Gives a new value memory of its own."""
+        place = self.storage.allocate(value)
+        self.values[value.name] = value
+        buffer = TensorRef(Origin.BUFFER, self.engine.pool.name(place.buffer))
+        return Definition(value.name, buffer.viewed("shaped", value.type.shape), value.type)
+
+    def overwrite(self, value: Value, name: str) -> Definition:
+        """Puts a new value onto an input that nobody reads any more."""
+        return self.view(value, self.ref(name), self.storage.place(name))
+
+    def view(self, value: Value, reference: TensorRef, place: Place) -> Definition:
+        """Defines a value as another look at memory that is already taken."""
+        self.storage.cover(value, place)
+        self.values[value.name] = value
+        return Definition(value.name, reference, value.type)
+
+    def type_of(self, name: str) -> ValueType:
+        """Returns the type of a value or weight."""
+        return self.values[name].type

@@ -1,0 +1,394 @@
+"""One function per IR op: node in, definitions and actions out.
+
+An op writes onto its input where the operator allows that and nobody reads the input any more;
+otherwise it gets memory of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from qwen3_codegen.dtypes import DType
+from qwen3_codegen.errors import LoweringError
+from qwen3_codegen.ir.graph import Node, ValueType
+from qwen3_codegen.plan.portable.context import RegionContext
+from qwen3_codegen.plan.records import (
+    Action,
+    ActivationCall,
+    AttentionCall,
+    AttentionShape,
+    Definition,
+    OperatorCall,
+    Origin,
+    RowCopy,
+    TensorRef,
+)
+from qwen3_codegen.plan.storage import row_elements
+
+Lowered: TypeAlias = tuple[tuple[Definition, ...], tuple[Action, ...]]
+
+NEOX = "INFINIOP_ROPE_ALGO_GPT_NEOX"
+GPT_J = "INFINIOP_ROPE_ALGO_GPT_J"
+
+
+def lower_node(node: Node, context: RegionContext) -> Lowered:
+    """Returns what carries a node out.
+
+    Raises:
+        LoweringError: The device lacks an operator, or no decomposition of the op is known.
+    """
+    try:
+        lowering = LOWERINGS[node.op]
+    except KeyError:
+        raise LoweringError(
+            f"the portable lowering cannot carry out {node.op}",
+            where=node.location,
+            expected=", ".join(sorted(LOWERINGS)),
+        ) from None
+    return lowering(node, context)
+
+
+def _float(node: Node, name: str) -> float:
+    value = node.attributes[name]
+    if not isinstance(value, int | float):
+        raise TypeError(f"{node.op}: attribute {name} is {value!r}")
+    return float(value)
+
+
+def _spread(vector: TensorRef, type_: ValueType) -> TensorRef:
+    """A vector [n] as rows of a value [rows, n], without copying."""
+    return vector.viewed("repeated", 0, type_.shape[0])
+
+
+def _spread_scalar(scalar: TensorRef, type_: ValueType) -> TensorRef:
+    """A scalar [1] as a value of any shape, without copying."""
+    reference = scalar.viewed("at", 0, 0)
+    for extent in reversed(type_.shape):
+        reference = reference.viewed("repeated", 0, extent)
+    return reference
+
+
+def _embedding(node: Node, context: RegionContext) -> Lowered:
+    definition = context.allocate(node.output)
+    target = TensorRef(Origin.VALUE, node.output.name)
+    copy = RowCopy(target, context.ref(node.inputs["weight"]), "token_ids")
+    return (definition,), (copy,)
+
+
+def _gather_rows(node: Node, context: RegionContext) -> Lowered:
+    definition = context.allocate(node.output)
+    target = TensorRef(Origin.VALUE, node.output.name)
+    return (definition,), (RowCopy(target, context.ref(node.inputs["x"]), "logit_rows"),)
+
+
+def _linear(node: Node, context: RegionContext) -> Lowered:
+    dtype = node.output.type.dtype
+    context.engine.use(node, "gemm", c=dtype, a=dtype, b=dtype)
+    target = TensorRef(Origin.VALUE, node.output.name)
+    weight = context.ref(node.inputs["weight"])
+    if not context.engine.transpose_linear_weights:
+        weight = weight.viewed("transposed")
+    definition, actions = _linear_start(node, context, target)
+    beta = 1.0 if actions or "residual" in node.inputs else 0.0
+    gemm = OperatorCall(
+        "gemm", (target, context.ref(node.inputs["x"]), weight), (_float(node, "alpha"), beta)
+    )
+    return (definition,), (*actions, gemm)
+
+
+def _linear_start(
+    node: Node, context: RegionContext, target: TensorRef
+) -> tuple[Definition, tuple[Action, ...]]:
+    """What the product is added to: the residual, the bias, both, or nothing."""
+    dtype = node.output.type.dtype
+    bias = node.inputs.get("bias")
+    residual = node.inputs.get("residual")
+    spread_bias = _spread(context.ref(bias), node.output.type) if bias else None
+    if residual is None:
+        definition = context.allocate(node.output)
+        if spread_bias is None:
+            return definition, ()
+        context.engine.use(node, "rearrange", dst=dtype, src=dtype)
+        return definition, (OperatorCall("rearrange", (target, spread_bias)),)
+    actions: list[Action] = []
+    if context.storage.may_overwrite(residual):
+        definition = context.overwrite(node.output, residual)
+    else:
+        definition = context.allocate(node.output)
+        context.engine.use(node, "rearrange", dst=dtype, src=dtype)
+        actions.append(OperatorCall("rearrange", (target, context.ref(residual))))
+    if spread_bias is not None:
+        context.engine.use(node, "add", c=dtype, a=dtype, b=dtype)
+        actions.append(OperatorCall("add", (target, target, spread_bias)))
+    return definition, tuple(actions)
+
+
+def _rms_norm(node: Node, context: RegionContext) -> Lowered:
+    dtype = node.output.type.dtype
+    engine = context.engine
+    engine.use(node, "rms_norm", y=dtype, x=dtype, w=DType.F32)
+    definition = context.allocate(node.output)
+    source, weight = context.ref(node.inputs["x"]), context.ref(node.inputs["weight"])
+    target = TensorRef(Origin.VALUE, node.output.name)
+    epsilon = (_float(node, "eps"),)
+    rank = len(node.output.type.shape)
+    if rank in engine.api.operators["rms_norm"].ranks(engine.device)["x"]:
+        return (definition,), (OperatorCall("rms_norm", (target, source, weight), epsilon),)
+    # Releases that take matrices only: rows of heads one behind the other are a matrix, too.
+    flat = target.viewed("flatten", 0)
+    if context.storage.place(node.inputs["x"]).is_contiguous:
+        call = OperatorCall("rms_norm", (flat, source.viewed("flatten", 0), weight), epsilon)
+        return (definition,), (call,)
+    engine.use(node, "rearrange", dst=dtype, src=dtype)
+    packed = OperatorCall("rearrange", (target, source))
+    return (definition,), (packed, OperatorCall("rms_norm", (flat, flat, weight), epsilon))
+
+
+def _rope(node: Node, context: RegionContext) -> Lowered:
+    dtype = node.output.type.dtype
+    engine = context.engine
+    types = {"y": dtype, "x": dtype, "sin_table": dtype, "cos_table": dtype}
+    engine.use(node, "rope", pos_ids=DType.I32, **types)
+    name = str(node.attributes["table"])
+    table = engine.graph.rope_tables[name]
+    target = TensorRef(Origin.VALUE, node.output.name)
+    actions: list[Action] = []
+    if context.storage.may_overwrite(node.inputs["x"]):
+        definition = context.overwrite(node.output, node.inputs["x"])
+    else:
+        definition = context.allocate(node.output)
+        engine.use(node, "rearrange", dst=dtype, src=dtype)
+        actions.append(OperatorCall("rearrange", (target, context.ref(node.inputs["x"]))))
+    rotated = target
+    if table.rotary_dim != node.output.type.shape[-1]:
+        rotated = target.viewed("columns", 0, table.rotary_dim)
+    tensors = (
+        rotated,
+        rotated,
+        TensorRef(Origin.POSITIONS, "positions"),
+        TensorRef(Origin.SIN_TABLE, name),
+        TensorRef(Origin.COS_TABLE, name),
+    )
+    has_algorithm = any(
+        argument.kind.value == "enum" for argument in engine.api.operators["rope"].create_args
+    )
+    scalars = (GPT_J if table.interleaved else NEOX,) if has_algorithm else ()
+    actions.append(OperatorCall("rope", tensors, scalars))
+    return (definition,), tuple(actions)
+
+
+def _attention(node: Node, context: RegionContext) -> Lowered:
+    dtype = node.output.type.dtype
+    engine = context.engine
+    if node.attributes["softcap"] is not None:
+        raise LoweringError(
+            "attention with a soft cap needs tanh, which InfiniCore does not have",
+            where=node.location,
+            hint="the interpreter engine runs this model",
+        )
+    engine.use(node, "gemm", c=dtype, a=dtype, b=dtype)
+    engine.use(node, "causal_softmax", y=dtype, x=dtype)
+    engine.use(node, "rearrange", dst=dtype, src=dtype)
+    query, key, value = (context.ref(node.inputs[role]) for role in ("q", "k", "v"))
+    _, num_heads, head_dim = context.type_of(node.inputs["q"]).shape
+    _, num_key_value_heads, value_dim = context.type_of(node.inputs["v"]).shape
+    if head_dim != value_dim:
+        raise LoweringError(
+            "keys and values of different head sizes are not carried out",
+            where=node.location,
+            got=f"{head_dim} and {value_dim}",
+        )
+    shape = AttentionShape(int(num_heads), int(num_key_value_heads), int(head_dim))
+    window = node.attributes["window"]
+    if window is not None and not isinstance(window, int):
+        raise TypeError(f"attention: window is {window!r}")
+    if window not in engine.windows:
+        engine.windows.append(window)
+    definition = context.allocate(node.output)
+    call = AttentionCall(
+        TensorRef(Origin.VALUE, node.output.name),
+        query,
+        key,
+        value,
+        engine.attention_shape(shape),
+        window,
+        _float(node, "scale"),
+    )
+    return (definition,), (call,)
+
+
+def _binary(operator: str) -> Callable[[Node, RegionContext], Lowered]:
+    def lower(node: Node, context: RegionContext) -> Lowered:
+        dtype = node.output.type.dtype
+        context.engine.use(node, operator, c=dtype, a=dtype, b=dtype)
+        first, second = node.inputs["a"], node.inputs["b"]
+        target = TensorRef(Origin.VALUE, node.output.name)
+        operands = [context.ref(first), context.ref(second)]
+        if context.type_of(second).shape != node.output.type.shape:
+            operands[1] = _spread_last(operands[1], node.output.type)
+        if context.storage.may_overwrite(first):
+            definition = context.overwrite(node.output, first)
+        else:
+            definition = context.allocate(node.output)
+        return (definition,), (OperatorCall(operator, (target, *operands)),)
+
+    return lower
+
+
+def _spread_last(reference: TensorRef, type_: ValueType) -> TensorRef:
+    """A value whose last size is 1 as one of the last size of ``type_``."""
+    last = len(type_.shape) - 1
+    return reference.viewed("at", last, 0).viewed("repeated", last, type_.shape[last])
+
+
+def _scale(node: Node, context: RegionContext) -> Lowered:
+    dtype = node.output.type.dtype
+    context.engine.use(node, "mul", c=dtype, a=dtype, b=dtype)
+    factor = context.engine.constant("scale", _float(node, "factor"))
+    source = node.inputs["x"]
+    if context.storage.may_overwrite(source):
+        definition = context.overwrite(node.output, source)
+    else:
+        definition = context.allocate(node.output)
+    target = TensorRef(Origin.VALUE, node.output.name)
+    spread = _spread_scalar(factor, node.output.type)
+    return (definition,), (OperatorCall("mul", (target, context.ref(source), spread)),)
+
+
+def _swiglu(node: Node, context: RegionContext) -> Lowered:
+    dtype = node.output.type.dtype
+    context.engine.use(node, "swiglu", c=dtype, a=dtype, b=dtype)
+    gate, up = node.inputs["gate"], node.inputs["up"]
+    if context.storage.may_overwrite(gate):
+        definition = context.overwrite(node.output, gate)
+    else:
+        definition = context.allocate(node.output)
+    target = TensorRef(Origin.VALUE, node.output.name)
+    return (definition,), (OperatorCall("swiglu", (target, context.ref(up), context.ref(gate))),)
+
+
+def _silu(node: Node, context: RegionContext) -> Lowered:
+    """silu(x) = 1 * x * sigmoid(x): swiglu with ones for ``up``."""
+    dtype = node.output.type.dtype
+    context.engine.use(node, "swiglu", c=dtype, a=dtype, b=dtype)
+    ones = _spread_scalar(context.engine.constant("one", 1.0), node.output.type)
+    source = node.inputs["x"]
+    definition = context.allocate(node.output)
+    target = TensorRef(Origin.VALUE, node.output.name)
+    return (definition,), (OperatorCall("swiglu", (target, ones, context.ref(source))),)
+
+
+def _relu(node: Node, context: RegionContext) -> Lowered:
+    dtype = node.output.type.dtype
+    context.engine.use(node, "relu", y=dtype, x=dtype)
+    definition = context.allocate(node.output)
+    target = TensorRef(Origin.VALUE, node.output.name)
+    relu = OperatorCall("relu", (target, context.ref(node.inputs["x"])))
+    if node.op == "relu":
+        return (definition,), (relu,)
+    context.engine.use(node, "mul", c=dtype, a=dtype, b=dtype)
+    return (definition,), (relu, OperatorCall("mul", (target, target, target)))
+
+
+def _gelu_tanh(node: Node, context: RegionContext) -> Lowered:
+    dtype = node.output.type.dtype
+    engine = context.engine
+    engine.use(node, "mul", c=dtype, a=dtype, b=dtype)
+    engine.use(node, "add", c=dtype, a=dtype, b=dtype)
+    engine.use(node, "causal_softmax", y=dtype, x=dtype)
+    engine.use(node, "rearrange", dst=dtype, src=dtype)
+    slope = 2.0 * math.sqrt(2.0 / math.pi)
+    constants = (
+        engine.constant("gelu_cubic", slope * 0.044715),
+        engine.constant("gelu_linear", slope),
+        engine.constant("zero", 0.0),
+    )
+    definition = context.allocate(node.output)
+    engine.scratch_columns = max(engine.scratch_columns, 3 * row_elements(node.output))
+    call = ActivationCall(
+        "gelu_tanh",
+        TensorRef(Origin.VALUE, node.output.name),
+        context.ref(node.inputs["x"]),
+        constants,
+        TensorRef(Origin.BUFFER, "scratch"),
+    )
+    return (definition,), (call,)
+
+
+def _split(node: Node, context: RegionContext) -> Lowered:
+    source = node.inputs["x"]
+    place = context.storage.place(source)
+    last = len(context.type_of(source).shape) - 1
+    if last != 1:
+        raise LoweringError(
+            "values can be split over the last of two dimensions only",
+            where=node.location,
+            got=str(context.type_of(source)),
+            hint="split before reshape",
+        )
+    definitions = []
+    start = 0
+    for output in node.outputs:
+        count = row_elements(output)
+        reference = context.ref(source).viewed("columns", start, count)
+        definitions.append(context.view(output, reference, place.columns(start, count)))
+        start += count
+    return tuple(definitions), ()
+
+
+def _reshape(node: Node, context: RegionContext) -> Lowered:
+    source = node.inputs["x"]
+    old, new = context.type_of(source).shape, node.output.type.shape
+    reference = context.ref(source)
+    for _ in range(len(old) - 2):
+        reference = reference.viewed("flatten", 1)
+    for axis, inner in enumerate(_inner_products(new), start=1):
+        reference = reference.viewed("unflatten", axis, new[axis], inner)
+    return (context.view(node.output, reference, context.storage.place(source)),), ()
+
+
+def _inner_products(shape: tuple[int | str, ...]) -> list[int]:
+    """For [rows, a, b, c]: the products b*c and c that unflattening splits off."""
+    sizes = [int(extent) for extent in shape[1:]]
+    return [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes) - 1)]
+
+
+def _concat(node: Node, context: RegionContext) -> Lowered:
+    dtype = node.output.type.dtype
+    context.engine.use(node, "rearrange", dst=dtype, src=dtype)
+    definition = context.allocate(node.output)
+    target = TensorRef(Origin.VALUE, node.output.name)
+    actions = []
+    start = 0
+    for name in node.inputs.values():
+        count = int(context.type_of(name).shape[-1])
+        part = target.viewed("columns", start, count)
+        actions.append(OperatorCall("rearrange", (part, context.ref(name))))
+        start += count
+    return (definition,), tuple(actions)
+
+
+LOWERINGS: Mapping[str, Callable[[Node, RegionContext], Lowered]] = {
+    "add": _binary("add"),
+    "attention": _attention,
+    "concat": _concat,
+    "embedding": _embedding,
+    "gather_rows": _gather_rows,
+    "gelu_tanh": _gelu_tanh,
+    "linear": _linear,
+    "mul": _binary("mul"),
+    "relu": _relu,
+    "relu2": _relu,
+    "reshape": _reshape,
+    "rms_norm": _rms_norm,
+    "rope": _rope,
+    "scale": _scale,
+    "silu": _silu,
+    "split": _split,
+    "swiglu": _swiglu,
+}
+"""The ops this lowering carries out; every other op is refused by name."""
+
+__all__ = ["LOWERINGS", "lower_node"]

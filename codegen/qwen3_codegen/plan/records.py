@@ -1,0 +1,258 @@
+"""``EnginePlan`` and its parts: what is emitted, with no decision left open.
+
+A plan names C++ locals after IR values. Everything in it is plain data: emission prints it, the
+manifest stores parts of it, and tests compare it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
+from qwen3_runtime.engine.batch import CacheGroup
+
+from qwen3_codegen.dtypes import DType
+from qwen3_codegen.ir.graph import ValueType
+from qwen3_codegen.spec.model import RopeTable
+from qwen3_codegen.spec.source import SourceLocation
+
+
+class Origin(enum.Enum):
+    """What the base of a tensor reference is."""
+
+    VALUE = "value"
+    """A C++ local named after an IR value."""
+    BUFFER = "buffer"
+    """An activation buffer of the engine."""
+    MODEL_WEIGHT = "model_weight"
+    LAYER_WEIGHT = "layer_weight"
+    CONSTANT = "constant"
+    """A scalar on the device, shape [1]."""
+    SIN_TABLE = "sin_table"
+    COS_TABLE = "cos_table"
+    POSITIONS = "positions"
+
+
+Extent: TypeAlias = int | str
+"""A size, or the name of a symbol whose value is known when a step runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One method of the C++ ``Tensor``: another way to look at the same storage."""
+
+    method: str
+    arguments: tuple[Extent | tuple[Extent, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRef:
+    """A tensor as an operator sees it: a base and the views taken of it, left to right."""
+
+    origin: Origin
+    name: str
+    views: tuple[View, ...] = ()
+
+    def viewed(self, method: str, *arguments: Extent | tuple[Extent, ...]) -> TensorRef:
+        """Returns this reference with one more view."""
+        return TensorRef(self.origin, self.name, (*self.views, View(method, arguments)))
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """``const Tensor name = reference;``: a value finds its place in memory."""
+
+    name: str
+    reference: TensorRef
+    type: ValueType
+
+
+Scalar: TypeAlias = float | str
+"""A float32 constant, or an enumerator of InfiniCore's."""
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorCall:
+    """One InfiniCore operator; tensors and scalars in the order of the API table."""
+
+    operator: str
+    tensors: tuple[TensorRef, ...]
+    scalars: tuple[Scalar, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RowCopy:
+    """Rows of a table to consecutive rows of a value, row numbers known on the host.
+
+    ``rows`` is ``token_ids`` or ``logit_rows``.
+    """
+
+    destination: TensorRef
+    table: TensorRef
+    rows: str
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionCall:
+    """Append to the cache and attend; carried out by ``contiguous_attention.hpp``."""
+
+    output: TensorRef
+    query: TensorRef
+    key: TensorRef
+    value: TensorRef
+    shape_index: int
+    window: int | None
+    scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class ActivationCall:
+    """An activation made of several operators by a template of ``activations.hpp``."""
+
+    function: str
+    output: TensorRef
+    input: TensorRef
+    constants: tuple[TensorRef, ...]
+    scratch: TensorRef
+
+
+Action: TypeAlias = OperatorCall | RowCopy | AttentionCall | ActivationCall
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One IR node carried out."""
+
+    text: str
+    """The node as the IR prints it, for the comment above the code."""
+    location: SourceLocation
+    definitions: tuple[Definition, ...]
+    actions: tuple[Action, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BufferPlan:
+    """Activation memory shared by values that are never alive together."""
+
+    name: str
+    rows: str
+    """Symbol that bounds its rows: ``num_tokens`` or ``num_logit_rows``."""
+    columns: int
+    dtype: DType
+    holds: tuple[str, ...]
+    """Values that live in it, for the comment beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightPlan:
+    """One tensor on the device and how it is made of checkpoint tensors."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: DType
+    expression: WeightExpression
+    sources: Mapping[str, tuple[int, ...]]
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes on the device."""
+        count = 1
+        for extent in self.shape:
+            count *= extent
+        return count * self.dtype.size
+
+
+@dataclass(frozen=True, slots=True)
+class RegionPlan:
+    """Steps of the prologue, one layer kind, or the epilogue."""
+
+    name: str
+    steps: tuple[Step, ...]
+    weights: tuple[WeightPlan, ...]
+    layers: tuple[int, ...]
+    """Layers this kind is run for; empty outside the layers."""
+    attributes: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionShape:
+    """Head counts and size of an attention; layers of equal shape share scratch memory."""
+
+    num_heads: int
+    num_key_value_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpChoice:
+    """How one IR op is carried out on the device, and why."""
+
+    op: str
+    operators: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryPlan:
+    """Bytes known before anything is loaded."""
+
+    weight_bytes: int
+    kv_bytes_per_token: int
+    activation_bytes_per_token: int
+    """Activation buffers, per token of max_num_batched_tokens."""
+    logit_bytes_per_row: int
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPlan:
+    """The device an engine is for, as InfiniCore names it."""
+
+    device: str
+    """Canonical name, e.g. ``cambricon``."""
+    enumerator: str
+    """e.g. ``INFINI_DEVICE_CAMBRICON``."""
+    lowering: str
+    release: str
+    emulated: bool
+    infinicore: str
+    """``embedded`` or ``installed``."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnginePlan:
+    """Everything emission needs."""
+
+    module_name: str
+    model_name: str
+    architecture: str
+    target: TargetPlan
+    dtype: DType
+    vocab_size: int
+    max_position_embeddings: int
+    num_layers: int
+    prologue: RegionPlan
+    layer_kinds: tuple[RegionPlan, ...]
+    schedule: tuple[int, ...]
+    epilogue: RegionPlan
+    buffers: tuple[BufferPlan, ...]
+    scratch_columns: int
+    """Scratch elements per token that composite activations need; 0 when there are none."""
+    constants: Mapping[str, float]
+    rope_tables: Mapping[str, RopeTable]
+    attention_shapes: tuple[AttentionShape, ...]
+    windows: tuple[int | None, ...]
+    """Distinct windows, in order of first use."""
+    cache_groups: tuple[CacheGroup, ...]
+    operators: tuple[str, ...]
+    """InfiniCore operators called, sorted."""
+    choices: tuple[OpChoice, ...]
+    memory: MemoryPlan
+    spec_facts: Mapping[str, object]
+    """The resolved configuration, for the manifest."""
+
+    def regions(self) -> tuple[RegionPlan, ...]:
+        """Prologue, layer kinds, epilogue."""
+        return (self.prologue, *self.layer_kinds, self.epilogue)

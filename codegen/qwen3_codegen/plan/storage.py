@@ -1,0 +1,173 @@
+"""Places for values: buffers by liveness, and when an op may write onto its input.
+
+A *storage* is a run of rows of one buffer; a value covers some columns of a storage. Views
+(split, reshape) cover columns of their input's storage. A storage returns to the pool after the
+last node that reads any value in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from qwen3_codegen.dtypes import DType
+from qwen3_codegen.ir.graph import Region, Value
+from qwen3_codegen.plan.records import BufferPlan
+
+
+@dataclass(slots=True)
+class _Buffer:
+    rows: str
+    dtype: DType
+    columns: int = 0
+    holds: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Columns ``[start, start + count)`` of buffer ``buffer``, whose rows are ``stride`` apart."""
+
+    buffer: int
+    start: int
+    count: int
+    stride: int
+
+    @property
+    def is_contiguous(self) -> bool:
+        """Says whether rows follow each other without gaps."""
+        return self.count == self.stride
+
+    def columns(self, start: int, count: int) -> Place:
+        """Returns part of the columns."""
+        return Place(self.buffer, self.start + start, count, self.stride)
+
+    def overlaps(self, other: Place) -> bool:
+        """Says whether two places share an element."""
+        return (
+            self.buffer == other.buffer
+            and self.start < other.start + other.count
+            and other.start < self.start + self.count
+        )
+
+
+class BufferPool:
+    """Buffers of a whole engine; regions run one after the other and share them."""
+
+    def __init__(self) -> None:
+        self._buffers: list[_Buffer] = []
+
+    def take(self, value: Value, columns: int, busy: set[int]) -> int:
+        """Returns a buffer for ``value`` that is not in ``busy``, growing or adding one."""
+        rows = str(value.type.shape[0])
+        free = [
+            index
+            for index, buffer in enumerate(self._buffers)
+            if index not in busy and buffer.rows == rows and buffer.dtype == value.type.dtype
+        ]
+        fitting = [index for index in free if self._buffers[index].columns >= columns]
+        if fitting:
+            index = min(fitting, key=lambda i: (self._buffers[i].columns, i))
+        elif free:
+            index = max(free, key=lambda i: (self._buffers[i].columns, -i))
+        else:
+            index = len(self._buffers)
+            self._buffers.append(_Buffer(rows, value.type.dtype))
+        buffer = self._buffers[index]
+        buffer.columns = max(buffer.columns, columns)
+        if value.name not in buffer.holds:
+            buffer.holds.append(value.name)
+        return index
+
+    def name(self, index: int) -> str:
+        """Name of a buffer as the engine spells it."""
+        return f"buffer_{index}"
+
+    def plans(self) -> tuple[BufferPlan, ...]:
+        """The buffers as they came to be."""
+        return tuple(
+            BufferPlan(self.name(i), b.rows, b.columns, b.dtype, tuple(b.holds))
+            for i, b in enumerate(self._buffers)
+        )
+
+
+def row_elements(value: Value) -> int:
+    """Elements of a value per row (per token)."""
+    count = 1
+    for extent in value.type.shape[1:]:
+        if not isinstance(extent, int):
+            raise TypeError(f"{value.name}: only the first dimension may be a symbol")
+        count *= extent
+    return count
+
+
+class RegionStorage:
+    """Places of one region's values while its nodes are walked in order.
+
+    Args:
+        region: The region.
+        pool: Buffers of the engine.
+        fixed: Places of the region's parameters, which also its results must end up in.
+    """
+
+    def __init__(self, region: Region, pool: BufferPool, fixed: Mapping[str, Place]) -> None:
+        self._pool = pool
+        self._places: dict[str, Place] = dict(fixed)
+        self._held = {place.buffer for place in fixed.values()}
+        self._last_use = self._last_uses(region)
+        self._now = 0
+
+    @staticmethod
+    def _last_uses(region: Region) -> dict[str, int]:
+        last: dict[str, int] = {}
+        for index, node in enumerate(region.nodes):
+            for output in node.outputs:
+                last[output.name] = index
+            for name in node.inputs.values():
+                last[name] = index
+        for name in region.results:
+            last[name] = len(region.nodes)
+        return last
+
+    def reserve(self, place: Place) -> None:
+        """Keeps a buffer free of values, such as the one a region's result is moved to."""
+        self._held.add(place.buffer)
+
+    def advance(self, index: int) -> None:
+        """Says that node ``index`` is being planned."""
+        self._now = index
+
+    def place(self, name: str) -> Place:
+        """Where a value lies."""
+        return self._places[name]
+
+    def has(self, name: str) -> bool:
+        """Says whether a name is a value with a place (and not a weight)."""
+        return name in self._places
+
+    def allocate(self, value: Value) -> Place:
+        """Gives ``value`` a buffer nothing alive lies in."""
+        columns = row_elements(value)
+        place = Place(self._pool.take(value, columns, self._busy()), 0, columns, columns)
+        self._places[value.name] = place
+        return place
+
+    def cover(self, value: Value, place: Place) -> None:
+        """Puts ``value`` onto a place that already exists (a view, or an op in place)."""
+        self._places[value.name] = place
+
+    def may_overwrite(self, name: str) -> bool:
+        """Says whether nothing alive after this node reads what ``name`` covers."""
+        place = self._places[name]
+        return not any(
+            other.overlaps(place)
+            for value, other in self._places.items()
+            if self._last_use.get(value, -1) > self._now
+        )
+
+    def _busy(self) -> set[int]:
+        alive = {
+            place.buffer
+            for value, place in self._places.items()
+            if self._last_use.get(value, -1) >= self._now
+        }
+        return alive | self._held

@@ -1,0 +1,198 @@
+#include "engine/portable/portable_engine.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "engine/check.hpp"
+#include "kernels/half.hpp"
+
+namespace qwen3 {
+namespace {
+
+std::string at_sequence(size_t sequence) { return "sequence " + std::to_string(sequence) + ": "; }
+
+}  // namespace
+
+std::vector<std::byte> stored_as(infiniDtype_t dtype, const std::vector<float>& values) {
+  std::vector<std::byte> bytes(values.size() * element_size(dtype));
+  if (dtype == INFINI_DTYPE_F32) {
+    std::memcpy(bytes.data(), values.data(), bytes.size());
+    return bytes;
+  }
+  auto* halves = reinterpret_cast<uint16_t*>(bytes.data());
+  for (size_t i = 0; i < values.size(); ++i) {
+    halves[i] = dtype == INFINI_DTYPE_BF16 ? bf16_from_float(values[i]) : f16_from_float(values[i]);
+  }
+  return bytes;
+}
+
+PortableEngine::PortableEngine(const DeviceTarget& target, const EngineOptions& options,
+                               infiniDtype_t dtype, std::vector<CacheGroup> cache_groups,
+                               size_t num_layers)
+    : device_(target, options.device_id),
+      options_(options),
+      dtype_(dtype),
+      cache_groups_(std::move(cache_groups)) {
+  require(options.max_model_len > 0 && options.max_num_seqs > 0 &&
+              options.max_num_batched_tokens > 0,
+          "max_model_len, max_num_seqs and max_num_batched_tokens must be positive");
+  position_buffer_ = allocate(INFINI_DTYPE_I32, {options.max_num_batched_tokens});
+  allocate_cache(num_layers);
+}
+
+Tensor PortableEngine::allocate(infiniDtype_t dtype, std::initializer_list<size_t> shape) {
+  Tensor tensor = Tensor::contiguous(nullptr, dtype, shape);
+  memory_.emplace_back(device_, tensor.num_bytes());
+  tensor.data = static_cast<std::byte*>(memory_.back().get());
+  return tensor;
+}
+
+Tensor PortableEngine::upload(WeightSource& source, const char* name, int layer,
+                              infiniDtype_t dtype, std::initializer_list<size_t> shape) {
+  struct Upload {
+    const Device& device;
+    Tensor tensor;
+  } upload{device_, allocate(dtype, shape)};
+  source.with_weight(
+      name, layer, upload.tensor.num_bytes(),
+      [](void* context, const void* host) {
+        auto& target = *static_cast<Upload*>(context);
+        target.device.copy_to_device(target.tensor.data, host, target.tensor.num_bytes());
+        target.device.synchronize();
+      },
+      &upload);
+  return upload.tensor;
+}
+
+Tensor PortableEngine::constant(float value) {
+  Tensor tensor = allocate(dtype_, {1});
+  const std::vector<std::byte> bytes = stored_as(dtype_, {value});
+  device_.copy_to_device(tensor.data, bytes.data(), bytes.size());
+  device_.synchronize();
+  return tensor;
+}
+
+RopeTables PortableEngine::rope_tables(const RopeFrequencies& frequencies) {
+  const size_t half = frequencies.half_dim;
+  std::vector<float> sines(options_.max_model_len * half);
+  std::vector<float> cosines(sines.size());
+  for (size_t position = 0; position < options_.max_model_len; ++position) {
+    for (size_t i = 0; i < half; ++i) {
+      // float32 throughout, as transformers computes its tables.
+      const float angle = static_cast<float>(position) * frequencies.inv_freq[i];
+      sines[position * half + i] = std::sin(angle) * frequencies.attention_factor;
+      cosines[position * half + i] = std::cos(angle) * frequencies.attention_factor;
+    }
+  }
+  RopeTables tables{allocate(dtype_, {options_.max_model_len, half}),
+                    allocate(dtype_, {options_.max_model_len, half})};
+  const std::vector<std::byte> sine_bytes = stored_as(dtype_, sines);
+  const std::vector<std::byte> cosine_bytes = stored_as(dtype_, cosines);
+  device_.copy_to_device(tables.sin.data, sine_bytes.data(), sine_bytes.size());
+  device_.copy_to_device(tables.cos.data, cosine_bytes.data(), cosine_bytes.size());
+  device_.synchronize();
+  return tables;
+}
+
+void PortableEngine::allocate_cache(size_t num_layers) {
+  const size_t capacity = round_up(options_.max_model_len, kLengthBucket);
+  cache_.resize(num_layers);
+  cache_group_of_layer_.resize(num_layers);
+  for (size_t group = 0; group < cache_groups_.size(); ++group) {
+    const CacheGroup& shape = cache_groups_[group];
+    for (int32_t layer : shape.layers) {
+      const auto rows = {options_.max_num_seqs, shape.num_key_value_heads, capacity,
+                         shape.head_dim};
+      cache_[layer] = {allocate(dtype_, rows), allocate(dtype_, rows)};
+      cache_group_of_layer_[layer] = group;
+    }
+  }
+}
+
+void PortableEngine::check_batch(const Batch& batch, size_t vocab_size) const {
+  const size_t num_tokens = batch.token_ids.size;
+  const size_t num_seqs = batch.query_lens.size;
+  require(num_tokens > 0 && num_tokens <= options_.max_num_batched_tokens,
+          "a step takes 1 to " + std::to_string(options_.max_num_batched_tokens) +
+              " tokens (max_num_batched_tokens), got " + std::to_string(num_tokens));
+  require(num_seqs <= options_.max_num_seqs && batch.seq_lens.size == num_seqs,
+          "a step takes at most max_num_seqs sequences, with a seq_len each");
+  require(batch.positions.size == num_tokens, "a step needs one position per token");
+  require(batch.places.size() == cache_groups_.size(), "a step needs places in every cache group");
+  size_t start = 0;
+  for (size_t s = 0; s < num_seqs; ++s) {
+    const int32_t query_len = batch.query_lens[s], seq_len = batch.seq_lens[s];
+    require(query_len > 0 && seq_len >= query_len, at_sequence(s) + "bad lengths");
+    require(static_cast<size_t>(seq_len) <= options_.max_model_len,
+            at_sequence(s) + "longer than max_model_len");
+    require(start + query_len <= num_tokens, at_sequence(s) + "more tokens than the step brings");
+    for (int32_t i = 0; i < query_len; ++i) {
+      require(batch.positions[start + i] == seq_len - query_len + i,
+              at_sequence(s) + "positions do not follow its lengths");
+    }
+    start += query_len;
+  }
+  require(start == num_tokens, "query_lens do not add up to the number of tokens");
+  for (const CachePlaces& places : batch.places) {
+    require(places.slots.size == num_seqs, "a contiguous cache group needs one slot per sequence");
+    std::vector<bool> taken(options_.max_num_seqs);
+    for (size_t s = 0; s < num_seqs; ++s) {
+      const int32_t slot = places.slots[s];
+      require(slot >= 0 && static_cast<size_t>(slot) < options_.max_num_seqs && !taken[slot],
+              at_sequence(s) + "its slot is out of range or used twice");
+      taken[slot] = true;
+    }
+  }
+  for (size_t i = 0; i < num_tokens; ++i) {
+    const int32_t token = batch.token_ids[i];
+    require(token >= 0 && static_cast<size_t>(token) < vocab_size,
+            "token id " + std::to_string(token) + " is outside the vocabulary of " +
+                std::to_string(vocab_size));
+  }
+  for (size_t i = 0; i < batch.logit_rows.size; ++i) {
+    const int32_t row = batch.logit_rows[i];
+    require(row >= 0 && static_cast<size_t>(row) < num_tokens, "a logit row is out of range");
+  }
+}
+
+void PortableEngine::begin_step(const Batch& batch, size_t vocab_size) {
+  check_batch(batch, vocab_size);
+  device_.activate();
+  batch_ = &batch;
+  num_tokens_ = batch.token_ids.size;
+  positions_ = position_buffer_.rows(0, num_tokens_);
+  device_.copy_to_device(positions_.data, batch.positions.data, positions_.num_bytes());
+}
+
+void PortableEngine::copy_rows(const Tensor& destination, const Tensor& table, const int32_t* rows,
+                               size_t count) const {
+  const size_t row_bytes = table.shape[1] * element_size(table.dtype);
+  for (size_t i = 0; i < count;) {
+    size_t run = 1;  // neighbouring rows go in one copy
+    while (i + run < count && rows[i + run] == rows[i] + static_cast<int32_t>(run)) ++run;
+    device_.copy_on_device(destination.data + i * row_bytes, table.data + rows[i] * row_bytes,
+                           run * row_bytes);
+    i += run;
+  }
+}
+
+void PortableEngine::read_logits(const Tensor& logits, float* host) {
+  const size_t count = logits.num_elements();
+  if (dtype_ == INFINI_DTYPE_F32) {
+    device_.copy_to_host(host, logits.data, count * sizeof(float));
+    device_.synchronize();
+    return;
+  }
+  half_logits_.resize(count);
+  device_.copy_to_host(half_logits_.data(), logits.data, count * sizeof(uint16_t));
+  device_.synchronize();
+  for (size_t i = 0; i < count; ++i) {
+    host[i] = dtype_ == INFINI_DTYPE_BF16 ? float_from_bf16(half_logits_[i])
+                                          : float_from_f16(half_logits_[i]);
+  }
+}
+
+}  // namespace qwen3
