@@ -12,7 +12,7 @@ __all__ = ["open_checkpoint"]
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Opens a Hugging Face folder.
+    """Opens a Hugging Face folder, a GGUF file, or a folder that holds one GGUF file.
 
     Reads headers only, never runs anything the checkpoint holds, and checks every offset against
     the file before using it.
@@ -21,7 +21,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: There is no such path, or it is not a checkpoint this can read.
     """
     if path.is_dir():
-        return FolderCheckpoint(path)
+        return _open_folder(path)
     if not path.exists():
         raise CheckpointError(
             "no such folder or file",
@@ -32,4 +32,24 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(
             "one weight file is not a whole checkpoint", where=path, hint=f"name {path.parent}"
         )
-    raise CheckpointError("not a checkpoint", where=path, expected="a folder with config.json")
+    return _open_gguf(path)
+
+
+def _open_folder(path: Path) -> Checkpoint:
+    files = sorted(path.glob("*.gguf"))
+    if not files or any(path.glob("*.safetensors")):
+        return FolderCheckpoint(path)
+    if len(files) > 1:
+        raise CheckpointError(
+            "the folder holds several GGUF files",
+            where=path,
+            got=", ".join(file.name for file in files[:8]),
+            hint="name one of them",
+        )
+    return _open_gguf(files[0])
+
+
+def _open_gguf(path: Path) -> Checkpoint:
+    from qwen3_runtime.checkpoint.gguf_checkpoint import GgufCheckpoint
+
+    return GgufCheckpoint(path)
