@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from qwen3_codegen.dtypes import DType
+from qwen3_codegen.spec.rules import ConfigSchema, LayerTypeRule, LocatedExpression, RopeRule
 from qwen3_codegen.spec.source import SourceLocation
 from qwen3_codegen.spec.syntax import Statement
 
 ConfigValue: TypeAlias = (
-    int | float | str | bool | None | tuple["ConfigValue", ...] | Mapping[str, "ConfigValue"]
+    int | float | str | bool | tuple["ConfigValue", ...] | Mapping[str, "ConfigValue"] | None
 )
 Attribute: TypeAlias = int | float | str | bool | None
 
@@ -36,9 +37,18 @@ class ArchitectureSpec:
     name: str
     description: str
     model_type: str
-    """``model_type`` of Hugging Face's config.json."""
+    """``model_type`` that a config.json written for this architecture gets."""
+    model_types: tuple[str, ...]
+    """Every ``model_type`` that config.json may have; the first is ``model_type``."""
     huggingface_class: str
     """Class of transformers that is the reference."""
+    config: ConfigSchema
+    rope: Mapping[str, RopeRule]
+    layer_types: Mapping[str, LayerTypeRule]
+    layer_type: LocatedExpression
+    """Name of a layer's type, over config fields and ``layer``, the layer's index."""
+    layer_attributes: Mapping[str, LocatedExpression]
+    """Every attribute of a layer with its value where the layer type sets none."""
     prologue: tuple[Statement, ...]
     """Statements before the layers; ``input_ids`` is given, ``h`` must be defined."""
     blocks: Mapping[str, tuple[Statement, ...]]
@@ -104,6 +114,8 @@ class ModelSpec:
     layers: tuple[LayerSpec, ...]
     rope: Mapping[str, RopeTable]
     chat: ChatDefaults
+    huggingface_config: Mapping[str, ConfigValue]
+    """What the sizes were read from, overrides applied: a config.json's content."""
     notes: tuple[str, ...]
     """One-line facts the user should know, e.g. that a sliding_window has no effect."""
     ignored_config_keys: tuple[str, ...]

@@ -89,15 +89,7 @@ class Call:
 
 
 Expression: TypeAlias = (
-    Literal
-    | Name
-    | Attribute
-    | Subscript
-    | ListDisplay
-    | Unary
-    | Binary
-    | Conditional
-    | Call
+    Literal | Name | Attribute | Subscript | ListDisplay | Unary | Binary | Conditional | Call
 )
 
 

@@ -1,0 +1,212 @@
+"""Typed values of the config fields an architecture consumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from qwen3_codegen.errors import SpecError, nearest
+from qwen3_codegen.spec.config_source import ConfigSource
+from qwen3_codegen.spec.evaluation import evaluate
+from qwen3_codegen.spec.model import ConfigValue
+from qwen3_codegen.spec.problems import Problems
+from qwen3_codegen.spec.rules import ConfigField, ConfigSchema
+from qwen3_codegen.spec.yaml_loader import kind_of
+
+__all__ = ["DTYPE_FIELDS", "check_field_names", "read_fields"]
+
+DTYPE_FIELDS = ("torch_dtype", "dtype")
+"""The older and the newer name of the checkpoint's dtype."""
+_LARGEST_INT = 2**31 - 1
+"""Engines hold sizes and indices in 32 bits."""
+_MAX_LAYERS = 4096
+
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+}
+
+
+def check_field_names(
+    schema: ConfigSchema,
+    source: ConfigSource,
+    special: set[str],
+    ignored: tuple[str, ...],
+    problems: Problems,
+) -> None:
+    """Checks that every given field is consumed, must equal its value, is inert or is ignored."""
+    known = {*schema.fields, *schema.must_equal, *schema.inert, *special}
+    for key in ignored:
+        if key in schema.fields or key in special:
+            problems.add(
+                SpecError(
+                    f"config field '{key}' is needed and cannot be ignored",
+                    where=f"--ignore-config-key {key}",
+                    hint=f"--set {key}=VALUE changes it",
+                )
+            )
+    for key, value in source.values.items():
+        if key in ignored:
+            continue
+        if key not in known:
+            problems.add(_unknown_field(key, value, known, source))
+        elif key in schema.must_equal:
+            _check_equal(key, value, schema.must_equal[key], source, problems)
+
+
+def _unknown_field(
+    key: str, value: ConfigValue, known: set[str], source: ConfigSource
+) -> SpecError:
+    if key in source.overrides:
+        return SpecError(
+            f"unknown config field '{key}'", where=source.where(key), hint=nearest(key, known)
+        )
+    ignore = f"--ignore-config-key {key} if it does not change the forward pass"
+    near = nearest(key, known)
+    return SpecError(
+        f"config field '{key}' is unknown to this architecture",
+        where=source.where(key),
+        got=kind_of(value),
+        hint=f"{near}; or {ignore}" if near else ignore,
+    )
+
+
+def _check_equal(
+    key: str,
+    value: ConfigValue,
+    allowed: tuple[Any, ...],
+    source: ConfigSource,
+    problems: Problems,
+) -> None:
+    if not any(type(value) is type(item) and value == item for item in allowed):
+        problems.add(
+            SpecError(
+                f"config field '{key}' has a value this architecture does not have",
+                where=source.where(key),
+                got=kind_of(value),
+                expected=" or ".join(kind_of(item) for item in allowed),
+            )
+        )
+
+
+def read_fields(schema: ConfigSchema, source: ConfigSource) -> dict[str, ConfigValue]:
+    """Returns the consumed fields, defaults filled in.
+
+    Raises:
+        SpecError: Fields are missing or have the wrong type, range or length.
+    """
+    problems = Problems()
+    values: dict[str, ConfigValue] = {}
+    for field in schema.fields.values():
+        if problems and field.default is not None and field.name not in source.values:
+            continue
+        with problems.collect():
+            values[field.name] = _read_field(field, source, values)
+    problems.raise_any()
+    return values
+
+
+def _read_field(
+    field: ConfigField, source: ConfigSource, earlier: Mapping[str, ConfigValue]
+) -> ConfigValue:
+    given = source.values.get(field.name)
+    if given is None and field.name in source.values and field.nullable:
+        return None
+    if given is None:
+        return _default(field, source, earlier)
+    value = _typed(field, given, source)
+    if field.per_layer:
+        _check_length(field, value, source, earlier)
+    return value
+
+
+def _default(
+    field: ConfigField, source: ConfigSource, earlier: Mapping[str, ConfigValue]
+) -> ConfigValue:
+    if field.default is None:
+        raise SpecError(
+            f"config field '{field.name}' is missing"
+            if field.name not in source.values
+            else f"config field '{field.name}' is null",
+            where=source.where(field.name),
+            expected=_WORDS.get(field.type, f"a list of type {field.type}"),
+            hint=f"--set {field.name}=VALUE gives it",
+        )
+    expression, location = field.default.expression, field.default.location
+    if not field.per_layer:
+        value = evaluate(expression, earlier, location=location)
+    else:
+        value = tuple(
+            evaluate(expression, {**earlier, "layer": layer}, location=location)
+            for layer in range(_num_layers(earlier))
+        )
+    return value if value is None else _typed(field, value, source)
+
+
+def _num_layers(values: Mapping[str, ConfigValue]) -> int:
+    count = values.get("num_hidden_layers")
+    return count if isinstance(count, int) and count <= _MAX_LAYERS else 0
+
+
+def _check_length(
+    field: ConfigField,
+    value: ConfigValue,
+    source: ConfigSource,
+    earlier: Mapping[str, ConfigValue],
+) -> None:
+    assert isinstance(value, tuple)
+    if "num_hidden_layers" in earlier and len(value) != earlier["num_hidden_layers"]:
+        raise SpecError(
+            f"config field '{field.name}' has the wrong length",
+            where=source.where(field.name),
+            got=f"{len(value)} entries",
+            expected=f"{earlier['num_hidden_layers']}, one per layer",
+        )
+
+
+def _typed(field: ConfigField, value: Any, source: ConfigSource) -> ConfigValue:
+    if not field.type.startswith("["):
+        return _element(field, field.type, value, source)
+    if not isinstance(value, tuple):
+        raise SpecError(
+            f"config field '{field.name}' has the wrong type",
+            where=source.where(field.name),
+            got=kind_of(value),
+            expected="a list",
+        )
+    return tuple(_element(field, field.type[1:-1], item, source) for item in value)
+
+
+def _element(field: ConfigField, kind: str, value: Any, source: ConfigSource) -> ConfigValue:
+    def fail(message: str, expected: str, hint: str | None = None) -> SpecError:
+        return SpecError(
+            f"config field '{field.name}' {message}",
+            where=source.where(field.name),
+            got=kind_of(value),
+            expected=expected,
+            hint=hint,
+        )
+
+    if kind == "float" and type(value) is int:
+        value = float(value) if abs(value) < 2**63 else value
+    if type(value).__name__ != kind:
+        raise fail("has the wrong type", _WORDS[kind])
+    if kind == "str" and field.choices and value not in field.choices:
+        raise fail("has an unknown value", ", ".join(field.choices), nearest(value, field.choices))
+    if kind in ("int", "float"):
+        _check_range(field, kind, value, fail)
+    return value  # type: ignore[no-any-return]
+
+
+def _check_range(field: ConfigField, kind: str, value: Any, fail: Any) -> None:
+    least = field.minimum
+    if least is not None and (value <= least if field.exclusive else value < least):
+        bound = f"{'above' if field.exclusive else 'at least'} {least:g}"
+        raise fail("is too small", bound)
+    largest = _MAX_LAYERS if field.name == "num_hidden_layers" else _LARGEST_INT
+    if kind == "int" and value > largest:
+        raise fail("is too large", f"at most {largest}")
+    if kind == "float" and not abs(value) <= 3.4e38:
+        raise fail("is too large", "a number that float32 can hold")

@@ -1,0 +1,230 @@
+"""The part of an architecture file that sorts config.json's fields."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from qwen3_codegen.errors import SpecError, nearest
+from qwen3_codegen.spec.expressions import names_in
+from qwen3_codegen.spec.problems import Problems
+from qwen3_codegen.spec.rope import ROPE_TYPES
+from qwen3_codegen.spec.rules import (
+    Check,
+    ConfigField,
+    ConfigSchema,
+    LocatedExpression,
+    Note,
+    RopeRule,
+)
+from qwen3_codegen.spec.sections import Section, located_expression
+from qwen3_codegen.spec.source import SourceLocation
+from qwen3_codegen.spec.yaml_loader import Scalar, YamlList, YamlMap, YamlNode, YamlScalar, kind_of
+
+__all__ = ["FIELD_TYPES", "parse_config_rules", "parse_inert", "parse_rope_rules"]
+
+FIELD_TYPES = ("int", "float", "bool", "str", "[int]", "[float]", "[bool]", "[str]")
+_FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
+
+
+def parse_inert(root: YamlMap) -> frozenset[str]:
+    """Reads the shared list of fields without influence on the forward pass.
+
+    Raises:
+        SpecError: The file is not such a list.
+    """
+    problems = Problems()
+    section = Section(root, "the list of inert config fields", problems)
+    names = section.texts("inert")
+    section.finish()
+    problems.raise_any()
+    return frozenset(names)
+
+
+def parse_config_rules(section: Section, inert: frozenset[str]) -> ConfigSchema:
+    """Reads the ``config`` section; faults go to the section's problems."""
+    config = section.section("config", "'config'")
+    if config is None:
+        section.node("config", required=True)
+        return ConfigSchema(fields={}, must_equal={}, inert=inert, derived={})
+    fields = {field.name: field for field in _fields(config)}
+    must_equal = dict(_must_equal(config, fields))
+    own_inert = config.texts("inert")
+    derived = dict(_derived(config, fields))
+    checks = tuple(_checks(config))
+    notes = tuple(_notes(config))
+    config.finish()
+    for name in own_inert:
+        if name in fields or name in must_equal:
+            config.problems.add(
+                SpecError(f"'{name}' is inert and not inert", where=config.where("inert"))
+            )
+    sorted_elsewhere = {*fields, *must_equal}
+    return ConfigSchema(
+        fields=fields,
+        must_equal=must_equal,
+        inert=frozenset({*inert, *own_inert} - sorted_elsewhere),
+        derived=derived,
+        checks=checks,
+        notes=notes,
+    )
+
+
+def _field_name(name: str, where: SourceLocation, problems: Problems) -> None:
+    if not _FIELD_NAME.match(name) or name == "layer":
+        problems.add(SpecError("not the name of a config field", where=where, got=ascii(name)))
+
+
+def _fields(config: Section) -> Iterator[ConfigField]:
+    known: set[str] = set()
+    for name, node, where in config.entries("consumed"):
+        _field_name(name, where, config.problems)
+        section = Section(node, f"config field '{name}'", config.problems)
+        kind = section.text("type", required=True)
+        if kind not in FIELD_TYPES and "type" in section:
+            config.problems.add(
+                SpecError(
+                    f"unknown type '{kind}' of config field '{name}'",
+                    where=section.where("type"),
+                    expected=", ".join(FIELD_TYPES),
+                    hint=nearest(kind, FIELD_TYPES),
+                )
+            )
+        least, above = section.scalar("min", float), section.scalar("above", float)
+        default = section.expression("default")
+        per_layer = section.flag("per_layer")
+        _default_names(default, known | ({"layer"} if per_layer else set()), config.problems)
+        yield ConfigField(
+            name=name,
+            type=kind,
+            minimum=least if above is None else above,
+            exclusive=above is not None,
+            choices=section.texts("choices"),
+            nullable=section.flag("nullable"),
+            per_layer=per_layer,
+            default=default,
+            location=where,
+        )
+        section.finish()
+        known.add(name)
+
+
+def _default_names(default: LocatedExpression | None, known: set[str], problems: Problems) -> None:
+    for name in names_in(default.expression) if default else ():
+        if name not in known:
+            problems.add(
+                SpecError(
+                    f"a default uses '{name}', which is no config field above it",
+                    where=default.location if default else None,
+                    hint=nearest(name, known),
+                )
+            )
+
+
+def _must_equal(
+    config: Section, fields: dict[str, ConfigField]
+) -> Iterator[tuple[str, tuple[Scalar, ...]]]:
+    for name, node, where in config.entries("must_equal"):
+        _field_name(name, where, config.problems)
+        if name in fields:
+            config.problems.add(SpecError(f"'{name}' is consumed above", where=where))
+        items = node.items if isinstance(node, YamlList) else (node,)
+        values = [item.value for item in items if isinstance(item, YamlScalar)]
+        if len(values) != len(items) or not values:
+            config.problems.add(
+                SpecError(
+                    f"'{name}' must equal a scalar or one of a list of scalars",
+                    where=where,
+                    got=kind_of(node),
+                )
+            )
+        yield name, tuple(values)
+
+
+def _derived(
+    config: Section, fields: dict[str, ConfigField]
+) -> Iterator[tuple[str, LocatedExpression]]:
+    known = set(fields)
+    for name, node, where in config.entries("derived"):
+        _field_name(name, where, config.problems)
+        with config.problems.collect():
+            expression = located_expression(node, name)
+            _default_names(expression, known, config.problems)
+            yield name, expression
+        known.add(name)
+
+
+def _checks(config: Section) -> Iterator[Check]:
+    for item in config.items("checks"):
+        section = Section(item, "a check", config.problems)
+        require = section.expression("require", required=True)
+        message, hint = section.text("message", required=True), section.text("hint")
+        section.finish()
+        if require is not None:
+            yield Check(require=require, message=message, hint=hint or None)
+
+
+def _notes(config: Section) -> Iterator[Note]:
+    for item in config.items("notes"):
+        section = Section(item, "a note", config.problems)
+        when = section.expression("when", required=True)
+        text = section.text("text", required=True)
+        section.finish()
+        if when is not None:
+            yield Note(when=when, text=text)
+
+
+# ---- rope -----------------------------------------------------------------------------------
+
+
+def parse_rope_rules(section: Section) -> dict[str, RopeRule]:
+    """Reads the ``rope`` section; faults go to the section's problems."""
+    rules = {}
+    for name, node, where in section.entries("rope"):
+        _field_name(name, where, section.problems)
+        rule = _rope_rule(name, node, where, section.problems)
+        if rule is not None:
+            rules[name] = rule
+    return rules
+
+
+def _rope_rule(
+    name: str, node: YamlNode, where: SourceLocation, problems: Problems
+) -> RopeRule | None:
+    section = Section(node, f"rope table '{name}'", problems)
+    head_dim = section.expression("head_dim", required=True)
+    theta = section.scalar("default_theta", float)
+    scaled = section.flag("scaled", default=True)
+    types = section.texts("types") if "types" in section else None
+    aliases = {}
+    for alias, target, _ in section.entries("aliases"):
+        if isinstance(target, YamlScalar) and isinstance(target.value, str):
+            aliases[alias] = target.value
+    for kind in [*(types or ()), *aliases.values()]:
+        if kind not in ROPE_TYPES:
+            problems.add(
+                SpecError(
+                    f"unknown rope type '{kind}'",
+                    where=where,
+                    expected=", ".join(ROPE_TYPES),
+                    hint=nearest(kind, ROPE_TYPES),
+                )
+            )
+    rule = None
+    if head_dim is not None:
+        rule = RopeRule(
+            name=name,
+            head_dim=head_dim,
+            default_theta=10000.0 if theta is None else theta,
+            theta_field=section.text("theta_field", "rope_theta"),
+            scaling_field="rope_scaling" if scaled else None,
+            layer_type=section.text("layer_type") or None,
+            partial_rotary_factor=section.scalar("partial_rotary_factor", float),
+            interleaved=section.flag("interleaved"),
+            types=types,
+            aliases=aliases,
+            original_max_position_embeddings=section.expression("original_max_position_embeddings"),
+            location=where,
+        )
+        section.finish()
+    return rule
