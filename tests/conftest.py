@@ -1,0 +1,45 @@
+"""Fixtures that several areas share."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.reference.cases import ReferenceCase
+    from tests.reference.models import ReferenceModel
+
+# Nothing is fetched while tests run, not even by accident.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "reference" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.reference)
+
+
+@pytest.fixture(scope="session")
+def reference(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str | ReferenceCase], ReferenceModel]:
+    """Builds the reference model of a case, or of a case's id, once per session."""
+    from tests.reference.cases import case_named
+    from tests.reference.models import build_reference
+
+    directory = tmp_path_factory.mktemp("reference")
+    built: dict[str, ReferenceModel] = {}
+
+    def get(wanted: str | ReferenceCase) -> ReferenceModel:
+        case = case_named(wanted) if isinstance(wanted, str) else wanted
+        if case.id not in built:
+            built[case.id] = build_reference(case, directory)
+        elif built[case.id].case != case:
+            raise ValueError(f"two different cases are called {case.id}")
+        return built[case.id]
+
+    return get
