@@ -10,11 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
-
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.spec.model import RopeTable
 from qwen3_codegen.spec.source import SourceLocation
+from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
 
 NUM_TOKENS = "num_tokens"
 """Symbol: packed tokens of one step, over all sequences."""
@@ -23,7 +22,7 @@ NUM_LOGIT_ROWS = "num_logit_rows"
 
 Dim: TypeAlias = int | str
 """A size, or one of the symbols above; only the first dimension of a value is a symbol."""
-AttributeValue: TypeAlias = int | float | str | bool | None | tuple[int, ...]
+AttributeValue: TypeAlias = int | float | str | bool | tuple[int, ...] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,268 @@
+"""Runs any graph in NumPy, straight from the references of the op table.
+
+It is the oracle the passes and the emitted engines are compared with, and an engine of its own
+for people who change a spec and want an answer without compiling. It is slow and never clever.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from qwen3_codegen.ir.graph import Graph, Region, Weight
+from qwen3_codegen.ir.ops import OPS
+from qwen3_codegen.ir.ops.step import RopeAngles, SequenceState, Step
+from qwen3_codegen.ir.weights import LAYER, tensor_templates
+from qwen3_codegen.spec.model import RopeTable
+from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
+from qwen3_runtime.checkpoint.transform import evaluate
+from qwen3_runtime.engine.batch import Batch, CacheGroup, FloatRows
+from qwen3_runtime.errors import EngineError
+
+__all__ = ["Interpreter"]
+
+Array: TypeAlias = npt.NDArray[Any]
+_NodeState: TypeAlias = defaultdict[tuple[str, str], dict[str, Array]]
+
+
+class Interpreter:
+    """An engine that interprets a graph.
+
+    Satisfies ``qwen3_runtime.engine.batch.Engine`` with one contiguous cache group for all
+    layers. Each slot keeps what its sequence's stateful nodes remember; a step from position 0
+    begins it anew. Not for several threads at once.
+
+    Args:
+        graph: A verified graph, before or after any pass.
+        read: Gives a checkpoint's tensor by name; asked for each tensor of a layer when the
+            layer first runs.
+        dtype: What everything is computed in, ``float64`` or ``float32``.
+        max_model_len: Most tokens of a sequence; also chooses between a rope table's short and
+            long frequencies.
+        max_num_seqs: Number of slots.
+
+    Raises:
+        EngineError: ``max_model_len`` exceeds the positions the graph was made for.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        read: Callable[[str], Array],
+        *,
+        dtype: npt.DTypeLike = np.float64,
+        max_model_len: int,
+        max_num_seqs: int,
+    ) -> None:
+        if max_model_len > graph.max_position_embeddings:
+            raise EngineError(
+                "max_model_len exceeds the positions of the model",
+                where=graph.name,
+                got=max_model_len,
+                expected=f"at most {graph.max_position_embeddings}",
+            )
+        self._graph = graph
+        self._dtype = np.dtype(dtype)
+        self._read = lambda name: np.asarray(read(name)).astype(self._dtype)
+        self._max_model_len = max_model_len
+        self._max_num_seqs = max_num_seqs
+        self._weights: dict[tuple[WeightExpression, int | None], Array] = {}
+        self._slots: dict[int, _NodeState] = {}
+
+    @property
+    def vocab_size(self) -> int:
+        """Columns of the logits."""
+        return self._graph.vocab_size
+
+    @property
+    def max_model_len(self) -> int:
+        """Most tokens of a sequence."""
+        return self._max_model_len
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Most sequences of a batch, and number of slots."""
+        return self._max_num_seqs
+
+    @property
+    def max_num_batched_tokens(self) -> int:
+        """Most tokens of a step; nothing is allocated for it, so it never binds."""
+        return self._max_model_len * self._max_num_seqs
+
+    @property
+    def cache_groups(self) -> tuple[CacheGroup, ...]:
+        """One group for every layer; heads and sizes are those of the widest attention."""
+        heads, head_dim = max(
+            (_key_shape(region) for region in self._graph.layer_kinds),
+            key=lambda shape: shape[0] * shape[1],
+            default=(0, 0),
+        )
+        group = CacheGroup(
+            name="cache",
+            kind="contiguous",
+            layers=tuple(range(len(self._graph.schedule))),
+            num_key_value_heads=heads,
+            head_dim=head_dim,
+            window=None,
+            dtype="float32",
+        )
+        return (group,)
+
+    def forward(self, batch: Batch) -> FloatRows:
+        """Runs one step.
+
+        Returns:
+            Logits [num_logit_rows, vocab_size].
+
+        Raises:
+            EngineError: The batch is inconsistent or exceeds the engine's bounds.
+        """
+        return self._run(batch, None).astype(np.float32)
+
+    def trace(self, batch: Batch) -> dict[str, Array]:
+        """Runs one step and returns every value by name, in order, weights left out.
+
+        Names are ``prologue.h``, ``layers.3.q_rms_norm``, ``epilogue.logits``; arrays have the
+        interpreter's dtype.
+        """
+        values: dict[str, Array] = {}
+        self._run(batch, values)
+        return values
+
+    def _run(self, batch: Batch, trace: dict[str, Array] | None) -> Array:
+        slots = self._check(batch)
+        rope = {
+            name: _rope_angles(table, batch.positions, self._max_model_len, self._dtype)
+            for name, table in self._graph.rope_tables.items()
+        }
+
+        def run(region: Region, place: str, layer: int | None, argument: Array) -> Array:
+            values = self._run_region(region, place, layer, argument, batch, slots, rope)
+            if trace is not None:
+                shown = {value.name for value in region.values()}
+                shown -= {weight.name for weight in region.weights}
+                trace.update({f"{place}.{n}": a for n, a in values.items() if n in shown})
+            return values[region.results[0]]
+
+        graph = self._graph
+        h = run(graph.prologue, "prologue", None, batch.token_ids)
+        for layer, kind in enumerate(graph.schedule):
+            h = run(graph.layer_kinds[kind], f"layers.{layer}", layer, h)
+        return run(graph.epilogue, "epilogue", None, h)
+
+    def _run_region(
+        self,
+        region: Region,
+        place: str,
+        layer: int | None,
+        argument: Array,
+        batch: Batch,
+        slots: tuple[int, ...],
+        rope: Mapping[str, RopeAngles],
+    ) -> dict[str, Array]:
+        values = {region.parameters[0].name: argument}
+        for weight in region.weights:
+            values[weight.name] = self._weight(weight, layer)
+        for node in region.nodes:
+            key = (place, node.outputs[0].name)
+
+            def state_of(index: int, key: tuple[str, str] = key) -> SequenceState:
+                return self._slots[slots[index]][key]
+
+            step = Step(
+                query_lens=tuple(map(int, batch.query_lens)),
+                seq_lens=tuple(map(int, batch.seq_lens)),
+                logit_rows=batch.logit_rows,
+                rope=rope,
+                state_of=state_of,
+            )
+            inputs = {role: values[name] for role, name in node.inputs.items()}
+            results = OPS[node.op].reference(inputs, node.attributes, step)
+            arrays = results if isinstance(results, tuple) else (results,)
+            for value, array in zip(node.outputs, arrays, strict=True):
+                values[value.name] = array
+        return values
+
+    def _weight(self, weight: Weight, layer: int | None) -> Array:
+        of_layer = any(LAYER in name for name in tensor_templates(weight.expression))
+        key = (weight.expression, layer if of_layer else None)
+        if key not in self._weights:
+            array = evaluate(weight.expression, self._read, key[1])
+            if array.shape != weight.type.shape:
+                raise EngineError(
+                    "a weight has the wrong shape",
+                    where=weight.name,
+                    got=list(array.shape),
+                    expected=list(weight.type.shape),
+                )
+            self._weights[key] = array
+        return self._weights[key]
+
+    def _check(self, batch: Batch) -> tuple[int, ...]:
+        """Returns the slots of a batch after checking all of it."""
+        slots = batch.places[0].slots
+        if slots is None:
+            raise EngineError("the cache is contiguous, the batch gives no slots")
+        tokens, seqs = len(batch.token_ids), len(batch.query_lens)
+        starts = batch.seq_lens - batch.query_lens
+        positions = [
+            np.arange(start, end) for start, end in zip(starts, batch.seq_lens, strict=True)
+        ]
+        rules = {
+            "more sequences than slots": seqs <= self._max_num_seqs,
+            "slots outside the cache": bool(np.all((slots >= 0) & (slots < self._max_num_seqs))),
+            "two sequences in one slot": len(set(slots.tolist())) == len(slots) == seqs,
+            "a sequence without new tokens": bool(np.all(batch.query_lens > 0)),
+            "a sequence longer than max_model_len": bool(
+                np.all(batch.seq_lens <= self._max_model_len)
+            ),
+            "lengths that do not add up to the tokens": int(batch.query_lens.sum()) == tokens,
+            "positions other than the lengths say": seqs > 0
+            and np.array_equal(np.concatenate(positions), batch.positions),
+            "token ids outside the vocabulary": bool(
+                np.all((batch.token_ids >= 0) & (batch.token_ids < self.vocab_size))
+            ),
+            "logit rows outside the tokens": bool(
+                np.all((batch.logit_rows >= 0) & (batch.logit_rows < tokens))
+            ),
+        }
+        for fault, holds in rules.items():
+            if not holds:
+                raise EngineError(f"a batch has {fault}", where=self._graph.name)
+        for slot, start in zip(slots.tolist(), starts.tolist(), strict=True):
+            if start == 0 or slot not in self._slots:
+                self._slots[slot] = defaultdict(dict)
+        return tuple(slots.tolist())
+
+
+def _key_shape(region: Region) -> tuple[int, int]:
+    """Returns key/value heads and head_dim of a layer's widest attention, (0, 0) without one."""
+    types = {value.name: value.type for value in region.values()}
+    shapes = [types[node.inputs["k"]].shape for node in region.nodes if node.op == "attention"]
+    sizes = [(int(heads), int(head_dim)) for _, heads, head_dim in shapes]
+    return max(sizes, default=(0, 0))
+
+
+def _rope_angles(
+    table: RopeTable, positions: Array, max_model_len: int, dtype: np.dtype[Any]
+) -> RopeAngles:
+    """Angles in float32 as transformers computes them, whatever the interpreter's dtype."""
+    use_long = table.long_threshold is not None and max_model_len > table.long_threshold
+    frequencies = table.long_inv_freq if use_long else table.inv_freq
+    angles = positions[:, None].astype(np.float32) * np.asarray(frequencies, np.float32)
+    factor = np.float32(table.attention_factor)
+
+    def rounded(wide: Array) -> Array:
+        table: Array = wide.astype(np.float32) * factor
+        return table.astype(dtype)
+
+    return RopeAngles(
+        cos=rounded(np.cos(angles.astype(np.float64))),
+        sin=rounded(np.sin(angles.astype(np.float64))),
+        rotary_dim=table.rotary_dim,
+        interleaved=table.interleaved,
+    )
