@@ -13,6 +13,7 @@ from tests.reference.cases import CASES, ReferenceCase
 from tests.reference.models import (
     GREEDY_STEPS,
     ReferenceModel,
+    assert_logits_match,
     build_model,
     forward,
     logits_bound,
@@ -176,3 +177,15 @@ def test_window_one_sees_only_itself(reference):
     tokens = model.greedy(prompt, 8)
     whole = model.logits([*prompt, *tokens])
     assert tokens == whole[len(prompt) - 1 : -1].argmax(axis=-1).tolist()
+
+
+def test_match_names_the_worst_place(reference):
+    model = reference("qwen3-gqa-4")
+    expected = model.logits(model.prompt())
+    assert_logits_match(expected + 0.9 * logits_bound(expected), expected)
+    wrong = expected.copy()
+    wrong[2, 17] += 3 * logits_bound(expected)
+    with pytest.raises(AssertionError, match=r"row 2, token 17: .* 3(\.\d+)? times the bound"):
+        assert_logits_match(wrong, expected)
+    with pytest.raises(AssertionError, match="not finite"):
+        assert_logits_match(np.full_like(expected, np.nan), expected)
