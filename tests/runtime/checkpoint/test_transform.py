@@ -56,7 +56,7 @@ EVERY_OP: list[tuple[Expression, Callable[[], Array]]] = [
     (Stack((K, K)), lambda: np.array([TENSORS["layers.3.k"]] * 2)),
     (Add(K, 1.0), lambda: np.add(TENSORS["layers.3.k"], 1)),
     (Scale(K, 0.3), lambda: np.multiply(TENSORS["layers.3.k"], np.float32(0.3))),
-    (Transpose(Q), lambda: TENSORS["layers.3.q"].T),
+    (Transpose(Q), lambda: np.transpose(TENSORS["layers.3.q"])),
     (Reshape(Q, (2, 60)), lambda: TENSORS["layers.3.q"].reshape(2, 60)),
     (PermuteHalves(Q, 8, 8), lambda: interleaved_by_loop(TENSORS["layers.3.q"], 8, 8)),
     (PermuteHalves(Q, 8, 6), lambda: interleaved_by_loop(TENSORS["layers.3.q"], 8, 6)),
@@ -72,7 +72,7 @@ EVERY_OP: list[tuple[Expression, Callable[[], Array]]] = [
 
 def interleaved_by_loop(array: Array, head_dim: int, rotary_dim: int) -> Array:
     """Row 2i of a head comes from row i, row 2i + 1 from row i + rotary_dim / 2."""
-    result = array.copy()
+    result: Array = array.copy()
     for head in range(0, len(array), head_dim):
         for pair in range(rotary_dim // 2):
             result[head + 2 * pair] = array[head + pair]
