@@ -25,13 +25,13 @@ from qwen3_codegen.ir.ops.step import Step
 
 _ACTIVATION_LOWERINGS: Mapping[str, Lowering] = {
     "silu": calls("swiglu"),
-    "gelu": refused("the error function is no InfiniCore operator; gelu_tanh has a decomposition"),
+    "gelu": refused("InfiniCore 0.1.0 has no error function; gelu_tanh has a decomposition"),
     "gelu_tanh": calls("mul", "add", "causal_softmax", "rearrange"),
     "relu": calls("relu"),
     "relu2": calls("relu", "mul"),
-    "sigmoid": calls("causal_softmax", "rearrange"),
+    "sigmoid": refused("InfiniCore 0.1.0 has no sigmoid operator"),
     "softplus": refused("used only by gated_delta_net, which has no decomposition"),
-    "tanh": refused("no InfiniCore release it targets has a tanh operator"),
+    "tanh": refused("InfiniCore 0.1.0 has no tanh operator"),
 }
 
 

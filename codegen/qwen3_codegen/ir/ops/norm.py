@@ -88,7 +88,7 @@ LAYER_NORM = OpDef(
     result="the shape of x",
     shape_rule=_norm_shape,
     reference=_layer_norm,
-    lowerings={"portable": refused("no InfiniCore release it targets has a layer_norm operator")},
+    lowerings={"portable": refused("InfiniCore 0.1.0 has no layer_norm operator")},
 )
 
 L2_NORM = OpDef(
