@@ -227,8 +227,10 @@ def _layer_attributes(section: Section) -> dict[str, LocatedExpression]:
 def _expressions(section: Section, key: str, what: str) -> Iterator[tuple[str, LocatedExpression]]:
     for name, node, where in section.entries(key):
         _identifier(name, where, what, section.problems)
+        expression = LocatedExpression(Literal(None), where)
         with section.problems.collect():
-            yield name, located_expression(node, name)
+            expression = located_expression(node, name)
+        yield name, expression
 
 
 def _layer_types(

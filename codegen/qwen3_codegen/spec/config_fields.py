@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from qwen3_codegen.spec.problems import Problems
 from qwen3_codegen.spec.rules import ConfigField, ConfigSchema
 from qwen3_codegen.spec.yaml_loader import kind_of
 
-__all__ = ["DTYPE_FIELDS", "check_field_names", "read_fields"]
+__all__ = ["DTYPE_FIELDS", "check_field_names", "read_fields", "with_field_names"]
 
 DTYPE_FIELDS = ("torch_dtype", "dtype")
 """The older and the newer name of the checkpoint's dtype."""
@@ -27,6 +28,31 @@ _WORDS = {
     "bool": "true or false",
     "str": "text",
 }
+
+
+def with_field_names(schema: ConfigSchema, source: ConfigSource) -> ConfigSource:
+    """Returns the fields with aliases replaced by the names the architecture uses.
+
+    Raises:
+        SpecError: A field stands under two names with two values.
+    """
+    values, lines = dict(source.values), dict(source.lines)
+    for field in schema.fields.values():
+        for alias in field.aliases:
+            if alias not in values:
+                continue
+            value = values.pop(alias)
+            if field.name not in values or alias in source.overrides:
+                values[field.name] = value
+                if alias in lines:
+                    lines[field.name] = lines[alias]
+            elif value != values[field.name] and field.name not in source.overrides:
+                raise SpecError(
+                    f"config fields '{field.name}' and '{alias}' contradict each other",
+                    where=source.where(alias),
+                    got=f"{values[field.name]} and {value}",
+                )
+    return dataclasses.replace(source, values=values, lines=lines)
 
 
 def check_field_names(

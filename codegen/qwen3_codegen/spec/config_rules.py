@@ -19,6 +19,7 @@ from qwen3_codegen.spec.rules import (
 )
 from qwen3_codegen.spec.sections import Section, located_expression
 from qwen3_codegen.spec.source import SourceLocation
+from qwen3_codegen.spec.syntax import Literal
 from qwen3_codegen.spec.yaml_loader import Scalar, YamlList, YamlMap, YamlNode, YamlScalar, kind_of
 
 __all__ = ["FIELD_TYPES", "parse_config_rules", "parse_inert", "parse_rope_rules"]
@@ -101,6 +102,7 @@ def _fields(config: Section) -> Iterator[ConfigField]:
             exclusive=above is not None,
             choices=section.texts("choices"),
             nullable=section.flag("nullable"),
+            aliases=section.texts("aliases"),
             per_layer=per_layer,
             default=default,
             location=where,
@@ -144,13 +146,14 @@ def _must_equal(
 def _derived(
     config: Section, fields: dict[str, ConfigField]
 ) -> Iterator[tuple[str, LocatedExpression]]:
-    known = set(fields)
+    known = {*fields, "dtype"}
     for name, node, where in config.entries("derived"):
         _field_name(name, where, config.problems)
+        expression = LocatedExpression(Literal(None), where)
         with config.problems.collect():
             expression = located_expression(node, name)
-            _default_names(expression, known, config.problems)
-            yield name, expression
+        _default_names(expression, known, config.problems)
+        yield name, expression
         known.add(name)
 
 

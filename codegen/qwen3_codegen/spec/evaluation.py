@@ -11,6 +11,9 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+import ml_dtypes
+import numpy as np
+
 from qwen3_codegen.errors import SpecError, nearest
 from qwen3_codegen.spec.source import SourceLocation
 from qwen3_codegen.spec.syntax import (
@@ -51,8 +54,20 @@ _ORDER: dict[str, _Operation] = {
 }
 
 
+_FLOAT_TYPES = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+
+
 def _round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
+
+
+def _round_to(value: float, dtype: str) -> float:
+    """Rounds once to float32 and then to the dtype, as a float32 constant cast by torch is."""
+    return float(np.float32(value).astype(_FLOAT_TYPES[dtype]))
 
 
 NUMBER_FUNCTIONS: dict[str, tuple[int, Callable[..., Any], str]] = {
@@ -60,6 +75,7 @@ NUMBER_FUNCTIONS: dict[str, tuple[int, Callable[..., Any], str]] = {
     "min": (2, min, "the smaller of two numbers"),
     "max": (2, max, "the larger of two numbers"),
     "round_up": (2, _round_up, "a whole number rounded up to a multiple of another"),
+    "round_to": (2, _round_to, "a number rounded to a dtype given by name"),
     "len": (1, len, "length of a list"),
 }
 """Functions on numbers: how many arguments, what computes them, what they mean."""
@@ -236,6 +252,8 @@ class _Evaluator:
             if not isinstance(value, tuple):
                 raise self.fail("'len' is of a list", expression, got=kind_of(value))
             return len(value)
+        if name == "round_to":
+            return self._round_to(expression)
         numbers = [self._number(argument) for argument in expression.arguments]
         if name == "sqrt" and numbers[0] < 0:
             raise self.fail("square root of a negative number", expression, got=numbers[0])
@@ -244,6 +262,19 @@ class _Evaluator:
         ):
             raise self.fail("'round_up' takes whole numbers, the second at least 1", expression)
         return self._bounded(expression, function(*numbers))
+
+    def _round_to(self, expression: Call) -> float:
+        number, dtype = self._number(expression.arguments[0]), self.value(expression.arguments[1])
+        if dtype not in _FLOAT_TYPES:
+            raise self.fail(
+                "'round_to' takes a number and a dtype",
+                expression,
+                got=kind_of(dtype),
+                expected=", ".join(_FLOAT_TYPES),
+            )
+        rounded = _round_to(number, dtype)
+        self._bounded(expression, rounded)
+        return rounded
 
 
 def _equal(left: Value, right: Value) -> bool:

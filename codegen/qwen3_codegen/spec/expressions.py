@@ -8,6 +8,8 @@ fields; the frontend turns statements into graph nodes.
 from __future__ import annotations
 
 import ast
+import keyword
+import re
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -57,6 +59,8 @@ _COMPARE: dict[type[ast.cmpop], str] = {
 _BOOLEAN: dict[type[ast.boolop], str] = {ast.And: "and", ast.Or: "or"}
 _UNARY: dict[type[ast.unaryop], str] = {ast.USub: "-", ast.Not: "not"}
 _CONSTANTS = {"true": True, "false": False, "none": None}
+_WORD = re.compile(r"[A-Za-z_]+")
+_RESERVED = frozenset(keyword.kwlist) - {"and", "or", "not", "in", "if", "else"}
 _ALLOWED = (
     "numbers, text, names, dotted names, x[i], [a, b], calls, + - * / // % **, comparisons, "
     "and/or/not, 'a if test else b', true, false, none"
@@ -158,11 +162,13 @@ def _python_tree(text: str, location: SourceLocation, *, mode: str) -> ast.AST:
             warnings.simplefilter("ignore")
             return ast.parse(text.strip(), mode=mode)
     except SyntaxError as error:
+        words = [word for word in _WORD.findall(text) if word in _RESERVED]
         raise SpecError(
             f"not an expression, at column {error.offset or 1}: {error.msg}",
             where=location,
             got=shorten(text),
             expected=_ALLOWED,
+            hint=f"'{words[0]}' is a reserved word; choose another name" if words else None,
         ) from None
     except (RecursionError, MemoryError, ValueError):
         raise SpecError(
@@ -284,12 +290,12 @@ class _Reader:
             if isinstance(argument, ast.Starred):
                 raise self.refuse(argument, "'*' is not allowed in a call")
         keywords: dict[str, Expression] = {}
-        for keyword in node.keywords:
-            if keyword.arg is None:
-                raise self.refuse(keyword.value, "'**' is not allowed in a call")
-            if keyword.arg in keywords:
-                raise self.refuse(keyword, f"keyword '{keyword.arg}' is given twice")
-            keywords[keyword.arg] = self.expression(keyword.value, depth)
+        for given in node.keywords:
+            if given.arg is None:
+                raise self.refuse(given.value, "'**' is not allowed in a call")
+            if given.arg in keywords:
+                raise self.refuse(given, f"keyword '{given.arg}' is given twice")
+            keywords[given.arg] = self.expression(given.value, depth)
         arguments = tuple(self.expression(argument, depth) for argument in node.args)
         return Call(node.func.id, arguments, tuple(keywords.items()))
 

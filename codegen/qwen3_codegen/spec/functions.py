@@ -178,8 +178,8 @@ FUNCTIONS: dict[str, Function] = {
         ),
         _function(
             "gated_delta_net",
-            "Gated delta rule over q, k, v with write strengths b and decays a; its state is "
-            "cached.",
+            "Gated delta rule over q, k, v, with decays from a and write strengths sigmoid(b); its "
+            "state is cached.",
             _weight("logarithm of the decay rate, one per value head", "a_log"),
             _weight("added to a before the softplus, one per value head", "dt_bias"),
             values=(5, 5),

@@ -9,7 +9,12 @@ from typing import Any
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import SpecError, nearest
 from qwen3_codegen.spec.architecture import check_name
-from qwen3_codegen.spec.config_fields import DTYPE_FIELDS, check_field_names, read_fields
+from qwen3_codegen.spec.config_fields import (
+    DTYPE_FIELDS,
+    check_field_names,
+    read_fields,
+    with_field_names,
+)
 from qwen3_codegen.spec.config_source import ConfigSource, parse_overrides
 from qwen3_codegen.spec.evaluation import evaluate
 from qwen3_codegen.spec.expressions import names_in
@@ -58,7 +63,8 @@ def resolve_model(
         SpecError: Anything that is wrong with the fields; several faults are raised together.
     """
     check_name(name, location)
-    source = _overridden(source, overrides or {})
+    given = _overridden(source, overrides or {})
+    source = with_field_names(architecture.config, given)
     special = {*rope_fields(architecture), *DTYPE_FIELDS, "model_type"}
     problems = Problems()
     check_field_names(architecture.config, source, special, ignore_config_keys, problems)
@@ -67,10 +73,11 @@ def resolve_model(
         consumed = read_fields(architecture.config, source)
     problems.raise_any()
     _run_checks(architecture, source, consumed)
+    dtype, dtype_notes = _dtype(source)
     config = dict(consumed)
     for key, rule in architecture.config.derived.items():
-        config[key] = evaluate(rule.expression, config, location=rule.location)
-    dtype, dtype_notes = _dtype(source)
+        names = {**config, "dtype": dtype.value}
+        config[key] = evaluate(rule.expression, names, location=rule.location)
     notes = [_note_text(note, consumed) for note in architecture.config.notes]
     return ModelSpec(
         name=name,
@@ -80,7 +87,7 @@ def resolve_model(
         layers=_layers(architecture, source, config),
         rope=resolve_rope(architecture, source, config),
         chat=chat or ChatDefaults(),
-        huggingface_config=dict(source.values),
+        huggingface_config=dict(given.values),
         notes=tuple(note for note in [*notes, *dtype_notes] if note),
         ignored_config_keys=tuple(key for key in ignore_config_keys if key in source.values),
         location=location,

@@ -42,6 +42,8 @@ class ConfigField:
     """The values a text may have; empty for any."""
     nullable: bool = False
     """``null`` is a value of its own; otherwise it means the default."""
+    aliases: tuple[str, ...] = ()
+    """Other names of the field in config.json."""
     per_layer: bool = False
     """A list with one element per layer; the default is evaluated for each ``layer``."""
     default: LocatedExpression | None = None

@@ -165,6 +165,11 @@ class _StatementChecker:
                 return True
             case Binary(operator="+" | "*" | "/"):
                 return self.arithmetic(expression)
+            case Conditional(test=test, then=then, otherwise=otherwise):
+                self.scalar(test)
+                if self.is_value(then) != self.is_value(otherwise):
+                    raise self.fail("one branch is a value and the other a number", expression)
+                return self.is_value(then)
             case _:
                 self.scalar(expression)
                 return False

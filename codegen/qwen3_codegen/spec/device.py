@@ -1,0 +1,169 @@
+"""Device descriptions: YAML in, frozen ``DeviceSpec`` out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from qwen3_codegen.dtypes import DType
+from qwen3_codegen.errors import SpecError, nearest
+from qwen3_codegen.infinicore.api import DEFAULT_RELEASE, RELEASES
+from qwen3_codegen.paths import modelspecs_dir
+from qwen3_codegen.spec.architecture import check_name
+from qwen3_codegen.spec.problems import Problems
+from qwen3_codegen.spec.sections import Section
+from qwen3_codegen.spec.source import SourceLocation
+from qwen3_codegen.spec.yaml_loader import read_yaml
+
+__all__ = ["DeviceSpec", "device_names", "load_device", "parse_dtype"]
+
+_SUFFIXES = (".yaml", ".yml")
+_LOWERINGS = ("portable",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceSpec:
+    """A device engines are generated for."""
+
+    name: str
+    label: str
+    """The name it was asked for by (``mlu``); part of the engine's folder name."""
+    description: str
+    aliases: tuple[str, ...]
+    infinicore: str
+    """The device in InfiniCore's API table."""
+    lowering: str
+    release: str
+    """InfiniCore API release used unless another is asked for."""
+    dtypes: tuple[DType, ...]
+    transpose_linear_weights: bool
+    """Keep matrices as [in, out], for devices whose gemm wants that."""
+    location: SourceLocation
+
+    @property
+    def is_host(self) -> bool:
+        """Whether the device is the CPU itself, which needs no emulation."""
+        return self.infinicore == "cpu"
+
+
+def device_names() -> list[str]:
+    """Returns the names of the shipped devices, sorted."""
+    return sorted(file.stem for file in (modelspecs_dir() / "devices").glob("*.yaml"))
+
+
+def load_device(reference: str) -> DeviceSpec:
+    """Loads a device by name, alias, or path of a YAML file.
+
+    Raises:
+        SpecError: There is no such device, or its description is wrong.
+    """
+    if reference.endswith(_SUFFIXES):
+        file = Path(reference)
+        if not file.is_file():
+            raise SpecError("device description not found", where=reference)
+        return _read_device(file, reference)
+    for device in _shipped(modelspecs_dir()):
+        if reference.lower() in (device.name, *device.aliases):
+            return replace(device, label=reference.lower())
+    known = [
+        name for device in _shipped(modelspecs_dir()) for name in (device.name, *device.aliases)
+    ]
+    raise SpecError(
+        f"unknown device '{reference}'",
+        expected=f"a path ending in .yaml, or one of {', '.join(known)}",
+        hint=nearest(reference, known),
+    )
+
+
+@lru_cache(maxsize=4)
+def _shipped(folder: Path) -> tuple[DeviceSpec, ...]:
+    return tuple(
+        _read_device(folder / "devices" / f"{name}.yaml", f"modelspecs/devices/{name}.yaml")
+        for name in device_names()
+    )
+
+
+def _read_device(file: Path, shown: str) -> DeviceSpec:
+    root = read_yaml(file, shown)
+    problems = Problems()
+    section = Section(root, "a device description", problems)
+    parent = section.text("extends")
+    base = load_device(parent) if parent else None
+    name = section.text("device", required=True)
+    with problems.collect():
+        check_name(name, section.where("device"))
+    infinicore = section.text("infinicore") or (base.infinicore if base else "")
+    if not infinicore:
+        problems.add(SpecError("'infinicore' is missing", where=root.location))
+    lowering = _one_of(section, "lowering", _LOWERINGS, base.lowering if base else "portable")
+    release = _one_of(
+        section, "infinicore_release", RELEASES, base.release if base else DEFAULT_RELEASE
+    )
+    dtypes = tuple(_dtype(text, section, problems) for text in section.texts("dtypes"))
+    transpose = section.scalar("transpose_linear_weights", bool)
+    device = DeviceSpec(
+        name=name,
+        label=name,
+        description=section.text("description"),
+        aliases=section.texts("aliases"),
+        infinicore=infinicore,
+        lowering=lowering,
+        release=release,
+        dtypes=dtypes or (base.dtypes if base else tuple(DType)[:3]),
+        transpose_linear_weights=bool(base and base.transpose_linear_weights)
+        if transpose is None
+        else transpose,
+        location=root.location,
+    )
+    section.finish()
+    problems.raise_any()
+    return device
+
+
+def _one_of(section: Section, key: str, known: tuple[str, ...], default: str) -> str:
+    value = section.text(key)
+    if not value:
+        return default
+    if value not in known:
+        section.problems.add(
+            SpecError(
+                f"unknown {key} '{value}'",
+                where=section.where(key),
+                expected=", ".join(known),
+                hint=nearest(value, known),
+            )
+        )
+    return value
+
+
+def _dtype(text: str, section: Section, problems: Problems) -> DType:
+    with problems.collect():
+        return parse_dtype(text, section.where("dtypes"))
+    return DType.F32
+
+
+_DTYPE_NAMES = {
+    "float32": DType.F32,
+    "f32": DType.F32,
+    "bfloat16": DType.BF16,
+    "bf16": DType.BF16,
+    "float16": DType.F16,
+    "f16": DType.F16,
+}
+
+
+def parse_dtype(text: str, where: object | None = None) -> DType:
+    """Returns the dtype of a name as users write it (``bf16``, ``bfloat16``).
+
+    Raises:
+        SpecError: There is no such dtype.
+    """
+    if text not in _DTYPE_NAMES:
+        raise SpecError(
+            f"unknown dtype '{text}'",
+            where=where,
+            expected=", ".join(_DTYPE_NAMES),
+            hint=nearest(text, _DTYPE_NAMES),
+        )
+    return _DTYPE_NAMES[text]
