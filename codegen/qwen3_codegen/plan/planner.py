@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qwen3_runtime.engine.batch import CacheGroup
 
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.infinicore.api import InfiniCoreApi
-from qwen3_codegen.ir.graph import Graph, Region, Value
-from qwen3_codegen.ir.printer import format_node
+from qwen3_codegen.ir.graph import Graph, Node, Region, Value
 from qwen3_codegen.plan.portable.context import EngineContext, RegionContext
 from qwen3_codegen.plan.portable.lowerings import lower_node
 from qwen3_codegen.plan.records import (
     BufferPlan,
+    Definition,
     EnginePlan,
     MemoryPlan,
     OpChoice,
@@ -24,7 +24,6 @@ from qwen3_codegen.plan.records import (
     Step,
     TargetPlan,
     TensorRef,
-    WeightPlan,
 )
 from qwen3_codegen.plan.rope_layout import interleave_rotary_weights
 from qwen3_codegen.plan.storage import Place, RegionStorage, row_elements
@@ -42,6 +41,7 @@ class PlanRequest:
     target: TargetPlan
     api: InfiniCoreApi
     transpose_linear_weights: bool
+    ignored_tensors: tuple[str, ...]
     spec_facts: Mapping[str, object]
 
 
@@ -82,7 +82,7 @@ class _Planner:
         prologue = self._plan_outer(graph.prologue, hidden, is_prologue=True)
         kinds = tuple(self._plan_kind(index, hidden) for index in range(len(graph.layer_kinds)))
         epilogue = self._plan_outer(graph.epilogue, hidden, is_prologue=False)
-        prologue = RegionPlan(prologue.name, prologue.steps, self._model_weights.plans(), (), {})
+        prologue = replace(prologue, weights=self._model_weights.plans())
         cache_groups = _cache_groups(graph, request.target.lowering)
         buffers = self._engine.pool.plans()
         return EnginePlan(
@@ -99,6 +99,7 @@ class _Planner:
             schedule=graph.schedule,
             epilogue=epilogue,
             buffers=buffers,
+            max_logit_rows=_max_logit_rows(graph),
             scratch_columns=self._engine.scratch_columns,
             constants=dict(self._engine.constants),
             rope_tables=_used_tables(graph),
@@ -108,6 +109,7 @@ class _Planner:
             operators=tuple(sorted(self._engine.operators)),
             choices=self._choices(),
             memory=self._memory(prologue, kinds, cache_groups, buffers),
+            ignored_tensors=request.ignored_tensors,
             spec_facts=request.spec_facts,
         )
 
@@ -121,16 +123,25 @@ class _Planner:
         transposed = self._transposed(region)
         weights = self._model_weights.add_region(region, transposed)
         fixed = {} if is_prologue else {region.parameters[0].name: hidden}
-        steps = self._steps(region, weights, fixed, hidden if is_prologue else None)
-        return RegionPlan(region.name, steps, (), (), {})
+        parameters, steps = self._steps(region, weights, fixed, hidden if is_prologue else None)
+        return RegionPlan(region.name, parameters, steps, region.results[0], (), (), {})
 
     def _plan_kind(self, index: int, hidden: Place) -> RegionPlan:
         region = self._graph.layer_kinds[index]
         plans = layer_weights(region, self._transposed(region))
         weights = {plan.name: TensorRef(Origin.LAYER_WEIGHT, plan.name) for plan in plans}
-        steps = self._steps(region, weights, {region.parameters[0].name: hidden}, hidden)
+        fixed = {region.parameters[0].name: hidden}
+        parameters, steps = self._steps(region, weights, fixed, hidden)
         layers = tuple(i for i, kind in enumerate(self._graph.schedule) if kind == index)
-        return RegionPlan(region.name, steps, plans, layers, dict(region.attributes))
+        return RegionPlan(
+            region.name,
+            parameters,
+            steps,
+            region.results[0],
+            plans,
+            layers,
+            dict(region.attributes),
+        )
 
     def _transposed(self, region: Region) -> frozenset[str]:
         return linear_weights(region) if self._request.transpose_linear_weights else frozenset()
@@ -141,10 +152,8 @@ class _Planner:
         weights: Mapping[str, TensorRef],
         fixed: Mapping[str, Place],
         result_place: Place | None,
-    ) -> tuple[Step, ...]:
+    ) -> tuple[tuple[Definition, ...], tuple[Step, ...]]:
         storage = RegionStorage(region, self._engine.pool, fixed)
-        if result_place is not None:
-            storage.reserve(result_place)
         values = {value.name: value for value in region.values()}
         context = RegionContext(self._engine, storage, weights, values)
         steps = []
@@ -155,10 +164,17 @@ class _Planner:
             definitions, actions = lower_node(node, context)
             self._used_by_op.setdefault(node.op, set()).update(self._engine.operators)
             self._engine.operators |= before
-            steps.append(Step(format_node(region, node), node.location, definitions, actions))
+            steps.append(Step(_summary(node), node.location, definitions, actions))
         if result_place is not None:
             steps += self._move_result(region, context, result_place)
-        return tuple(steps)
+        parameters = tuple(
+            self._parameter(values[name], place) for name, place in fixed.items()
+        )
+        return parameters, tuple(steps)
+
+    def _parameter(self, value: Value, place: Place) -> Definition:
+        buffer = TensorRef(Origin.BUFFER, self._engine.pool.name(place.buffer))
+        return Definition(value.name, buffer.viewed("shaped", value.type.shape), value.type)
 
     def _move_result(
         self, region: Region, context: RegionContext, result_place: Place
@@ -172,7 +188,7 @@ class _Planner:
         buffer = TensorRef(Origin.BUFFER, self._engine.pool.name(result_place.buffer))
         target = buffer.viewed("shaped", tuple(value.type.shape))
         copy = OperatorCall("rearrange", (target, context.ref(result)))
-        text = f"%{result} goes to where the next layer reads it"
+        text = f"{result} goes to where the next layer reads it"
         return [Step(text, region.nodes[-1].location, (), (copy,))]
 
     def _choices(self) -> tuple[OpChoice, ...]:
@@ -206,6 +222,27 @@ class _Planner:
             activation_bytes_per_token=per_token + scratch,
             logit_bytes_per_row=per_row,
         )
+
+
+_NEUTRAL = {("alpha", 1.0), ("offset", 0.0)}
+"""Attributes that change nothing and need no mention."""
+
+
+def _summary(node: Node) -> str:
+    """``y = op(x, weight) {attribute=value}``: a node in one line for a reader of the engine."""
+    results = ", ".join(value.name for value in node.outputs)
+    attributes = ", ".join(
+        f"{name}={value}"
+        for name, value in node.attributes.items()
+        if value is not None and (name, value) not in _NEUTRAL
+    )
+    call = f"{results} = {node.op}({', '.join(node.inputs.values())})"
+    return f"{call} {{{attributes}}}" if attributes else call
+
+
+def _max_logit_rows(graph: Graph) -> int:
+    """As many rows as keep the logits of one go within 64 MiB, but no more than 256."""
+    return max(1, min(256, (64 << 20) // (graph.vocab_size * graph.dtype.size)))
 
 
 def _used_tables(graph: Graph) -> Mapping[str, RopeTable]:

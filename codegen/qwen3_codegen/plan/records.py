@@ -170,7 +170,10 @@ class RegionPlan:
     """Steps of the prologue, one layer kind, or the epilogue."""
 
     name: str
+    parameters: tuple[Definition, ...]
+    """Values that are there when the region starts."""
     steps: tuple[Step, ...]
+    result: str
     weights: tuple[WeightPlan, ...]
     layers: tuple[int, ...]
     """Layers this kind is run for; empty outside the layers."""
@@ -238,6 +241,8 @@ class EnginePlan:
     schedule: tuple[int, ...]
     epilogue: RegionPlan
     buffers: tuple[BufferPlan, ...]
+    max_logit_rows: int
+    """Rows of logits computed at once; more are done in several goes."""
     scratch_columns: int
     """Scratch elements per token that composite activations need; 0 when there are none."""
     constants: Mapping[str, float]
@@ -250,6 +255,8 @@ class EnginePlan:
     """InfiniCore operators called, sorted."""
     choices: tuple[OpChoice, ...]
     memory: MemoryPlan
+    ignored_tensors: tuple[str, ...]
+    """Shell patterns of checkpoint tensors that may be left over."""
     spec_facts: Mapping[str, object]
     """The resolved configuration, for the manifest."""
 

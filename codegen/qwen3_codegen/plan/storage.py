@@ -128,10 +128,6 @@ class RegionStorage:
             last[name] = len(region.nodes)
         return last
 
-    def reserve(self, place: Place) -> None:
-        """Keeps a buffer free of values, such as the one a region's result is moved to."""
-        self._held.add(place.buffer)
-
     def advance(self, index: int) -> None:
         """Says that node ``index`` is being planned."""
         self._now = index

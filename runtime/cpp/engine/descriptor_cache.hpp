@@ -51,6 +51,7 @@ class DescriptorKey {
     std::memcpy(&bits, &value, sizeof bits);
     words_.push_back(bits);
   }
+  void add(int value) { words_.push_back(value); }
 
   bool operator==(const DescriptorKey& other) const { return words_ == other.words_; }
 

@@ -128,6 +128,11 @@ def _linear_start(
 def _rms_norm(node: Node, context: RegionContext) -> Lowered:
     dtype = node.output.type.dtype
     engine = context.engine
+    if _float(node, "offset") != 0.0:
+        raise LoweringError(
+            "rms_norm with an offset reached the plan; fold_constants moves it into the weight",
+            where=node.location,
+        )
     engine.use(node, "rms_norm", y=dtype, x=dtype, w=DType.F32)
     definition = context.allocate(node.output)
     source, weight = context.ref(node.inputs["x"]), context.ref(node.inputs["weight"])

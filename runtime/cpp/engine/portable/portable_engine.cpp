@@ -14,6 +14,16 @@ namespace {
 
 std::string at_sequence(size_t sequence) { return "sequence " + std::to_string(sequence) + ": "; }
 
+template <class Half>
+void store_halves(const std::vector<float>& values, Half* halves) {
+  for (size_t i = 0; i < values.size(); ++i) halves[i] = kernels::from_float<Half>(values[i]);
+}
+
+template <class Half>
+void load_halves(const Half* halves, size_t count, float* values) {
+  for (size_t i = 0; i < count; ++i) values[i] = kernels::to_float(halves[i]);
+}
+
 }  // namespace
 
 std::vector<std::byte> stored_as(infiniDtype_t dtype, const std::vector<float>& values) {
@@ -22,9 +32,10 @@ std::vector<std::byte> stored_as(infiniDtype_t dtype, const std::vector<float>& 
     std::memcpy(bytes.data(), values.data(), bytes.size());
     return bytes;
   }
-  auto* halves = reinterpret_cast<uint16_t*>(bytes.data());
-  for (size_t i = 0; i < values.size(); ++i) {
-    halves[i] = dtype == INFINI_DTYPE_BF16 ? bf16_from_float(values[i]) : f16_from_float(values[i]);
+  if (dtype == INFINI_DTYPE_BF16) {
+    store_halves(values, reinterpret_cast<kernels::Bf16*>(bytes.data()));
+  } else {
+    store_halves(values, reinterpret_cast<kernels::F16*>(bytes.data()));
   }
   return bytes;
 }
@@ -189,9 +200,10 @@ void PortableEngine::read_logits(const Tensor& logits, float* host) {
   half_logits_.resize(count);
   device_.copy_to_host(half_logits_.data(), logits.data, count * sizeof(uint16_t));
   device_.synchronize();
-  for (size_t i = 0; i < count; ++i) {
-    host[i] = dtype_ == INFINI_DTYPE_BF16 ? float_from_bf16(half_logits_[i])
-                                          : float_from_f16(half_logits_[i]);
+  if (dtype_ == INFINI_DTYPE_BF16) {
+    load_halves(reinterpret_cast<const kernels::Bf16*>(half_logits_.data()), count, host);
+  } else {
+    load_halves(reinterpret_cast<const kernels::F16*>(half_logits_.data()), count, host);
   }
 }
 

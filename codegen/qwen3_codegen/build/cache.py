@@ -1,0 +1,54 @@
+"""Content-keyed folders of build results: locked while they are made, complete once they exist."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from filelock import FileLock
+
+from qwen3_codegen.paths import cache_dir
+
+
+def content_key(parts: Iterable[str]) -> str:
+    """Returns a key of 32 hex digits that any change of any part changes."""
+    digest = hashlib.sha256()
+    for part in parts:
+        encoded = part.encode()
+        digest.update(len(encoded).to_bytes(8, "little"))
+        digest.update(encoded)
+    return digest.hexdigest()[:32]
+
+
+def source_texts(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """Returns paths and texts of the files below a folder, sorted by path."""
+    files = sorted(path for path in folder.rglob("*") if path.suffix in suffixes)
+    return [f"{path.relative_to(folder)}\n{path.read_text(encoding='utf-8')}" for path in files]
+
+
+def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
+    """Returns the folder of ``key``, made by ``make(folder)`` when it is not there.
+
+    ``make`` works in a temporary sibling that is renamed when it returns, so a folder in the
+    cache is always complete, whatever was interrupted. Processes that want the same key wait for
+    the one that makes it.
+    """
+    parent = cache_dir() / kind
+    target = parent / key
+    if target.is_dir():
+        return target
+    parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(parent / f"{key}.lock"):
+        if target.is_dir():
+            return target
+        scratch = Path(tempfile.mkdtemp(dir=parent, prefix=f".{key}."))
+        try:
+            make(scratch)
+            scratch.rename(target)
+        except BaseException:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise
+    return target

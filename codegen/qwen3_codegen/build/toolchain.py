@@ -1,0 +1,131 @@
+"""The compiler and build tools of this machine, and the instruction sets code may use."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cmake
+import ninja
+import pybind11
+
+from qwen3_codegen.errors import BuildError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class InstructionSet:
+    """A choice of ``--isa``: compiler flags, and what the CPU must have."""
+
+    name: str
+    flags: tuple[str, ...]
+    features: tuple[str, ...]
+    """Names as in /proc/cpuinfo; empty where any CPU of the machine's kind will do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Toolchain:
+    """What builds an engine."""
+
+    compiler: Path
+    compiler_version: str
+    """First line of ``--version``."""
+    cmake: Path
+    ninja: Path
+    python_include_dirs: tuple[Path, ...]
+    module_suffix: str
+    """e.g. ``.cpython-311-x86_64-linux-gnu.so``."""
+
+
+_X86_V3 = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
+_X86_V4 = (*_X86_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+_NATIVE_FEATURES = (
+    *_X86_V4,
+    "avx512_vnni",
+    "avx512_bf16",
+    "avx512_fp16",
+    "avx_vnni",
+    "amx_tile",
+    "amx_int8",
+    "amx_bf16",
+)
+
+
+def instruction_set(name: str) -> InstructionSet:
+    """Returns an instruction set by name.
+
+    Args:
+        name: ``native`` (this CPU's features), ``portable`` (any CPU of this architecture),
+            ``avx2`` or ``avx512``.
+
+    Raises:
+        BuildError: The name is unknown or belongs to another architecture.
+    """
+    sets = {
+        "native": InstructionSet("native", ("-march=native",), host_features(_NATIVE_FEATURES)),
+        "portable": InstructionSet("portable", (), ()),
+    }
+    if platform.machine() in ("x86_64", "AMD64"):
+        sets["avx2"] = InstructionSet("avx2", ("-march=x86-64-v3",), _X86_V3)
+        sets["avx512"] = InstructionSet("avx512", ("-march=x86-64-v4",), _X86_V4)
+    if name not in sets:
+        raise BuildError(
+            f"unknown instruction set '{name}'",
+            expected=", ".join(sets),
+            hint=nearest(name, sets),
+        )
+    return sets[name]
+
+
+def host_features(candidates: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns those of ``candidates`` that this CPU has, as /proc/cpuinfo names them."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ()
+    flags: set[str] = set()
+    for line in text.splitlines():
+        if line.startswith(("flags", "Features")):
+            flags.update(line.partition(":")[2].split())
+            break
+    return tuple(name for name in candidates if name in flags)
+
+
+def find_toolchain(environment: Mapping[str, str] = os.environ) -> Toolchain:
+    """Finds the compiler (``$CXX``, else c++, g++, clang++) and the tools that came with us.
+
+    Raises:
+        BuildError: There is no C++ compiler.
+    """
+    names = [environment["CXX"]] if environment.get("CXX") else ["c++", "g++", "clang++"]
+    found = next((path for name in names if (path := shutil.which(name))), None)
+    if found is None:
+        raise BuildError(
+            "no C++ compiler found",
+            got=f"looked for {', '.join(names)}",
+            hint="install one (Debian: apt install g++) or set CXX",
+        )
+    version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    return Toolchain(
+        compiler=Path(found),
+        compiler_version=version.stdout.splitlines()[0] if version.stdout else "unknown",
+        cmake=_tool(Path(cmake.CMAKE_BIN_DIR) / "cmake", "cmake"),
+        ninja=_tool(Path(ninja.BIN_DIR) / "ninja", "ninja"),
+        python_include_dirs=(Path(sysconfig.get_path("include")), Path(pybind11.get_include())),
+        module_suffix=str(suffix),
+    )
+
+
+def _tool(packaged: Path, name: str) -> Path:
+    if packaged.is_file():
+        return packaged
+    found = shutil.which(name)
+    if found is None:
+        raise BuildError(f"{name} is missing", hint="pip install --force-reinstall qwen3-codegen")
+    return Path(found)

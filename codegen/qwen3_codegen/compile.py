@@ -1,0 +1,213 @@
+"""The driver: a model and a device in, a folder with an engine that can be imported out.
+
+Reads top to bottom like the pipeline: spec, graph, passes, plan, emission, build.
+"""
+
+from __future__ import annotations
+
+import re
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from qwen3_codegen.build.builder import BuildRequest, BuildResult, build_engine
+from qwen3_codegen.build.toolchain import find_toolchain, instruction_set
+from qwen3_codegen.dtypes import DType
+from qwen3_codegen.emission.emit import emit_engine
+from qwen3_codegen.emission.render import write_files
+from qwen3_codegen.errors import CodegenError, LoweringError
+from qwen3_codegen.frontend import build_graph
+from qwen3_codegen.infinicore.api import InfiniCoreApi, load_api
+from qwen3_codegen.infinicore.install import InstalledInfiniCore, default_root, probe
+from qwen3_codegen.ir.graph import Graph
+from qwen3_codegen.ir.printer import format_graph
+from qwen3_codegen.ir.verify import verify
+from qwen3_codegen.passes import run_pipeline
+from qwen3_codegen.plan.planner import PlanRequest, plan_engine
+from qwen3_codegen.plan.records import EnginePlan, TargetPlan
+from qwen3_codegen.spec.device import DeviceSpec
+from qwen3_codegen.spec.model import ModelSpec
+
+EMBEDDED = "embedded"
+_MODULE_NAME = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompileOptions:
+    """What may be chosen beside the model and the device."""
+
+    dtype: DType | None = None
+    """None takes the model's own where the device has it."""
+    infinicore: str = EMBEDDED
+    """``embedded``, a release that was installed (``0.1.0``), or an INFINI_ROOT folder."""
+    release: str | None = None
+    """API release; None takes the device's, or the installed library's."""
+    isa: str = "native"
+    dump_ir: Path | None = None
+    """Folder for the graph after every pass."""
+
+
+@dataclass(frozen=True, slots=True)
+class CompiledPlan:
+    """Everything that is known before a compiler runs."""
+
+    plan: EnginePlan
+    api: InfiniCoreApi
+    files: Mapping[str, str]
+    installed: InstalledInfiniCore | None
+
+
+def module_name(spec: ModelSpec, device: DeviceSpec) -> str:
+    """Returns the importable name of an engine: ``qwen3-1.7b`` on ``mlu`` is qwen3_1_7b_mlu."""
+    name = _MODULE_NAME.sub("_", f"{spec.name}_{device.label}".lower()).strip("_")
+    return f"model_{name}" if name[0].isdigit() else name
+
+
+def make_graph(spec: ModelSpec, dump_ir: Path | None = None) -> Graph:
+    """Returns the verified graph of a model after all passes."""
+    graph = build_graph(spec)
+    verify(graph)
+    if dump_ir is None:
+        return run_pipeline(graph)
+    texts = {"00-frontend.txt": format_graph(graph)}
+
+    def dump(name: str, after: Graph) -> None:
+        texts[f"{len(texts):02d}-{name}.txt"] = format_graph(after)
+
+    graph = run_pipeline(graph, dump)
+    write_files(dump_ir, texts)
+    return graph
+
+
+def plan_model(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> CompiledPlan:
+    """Carries a model from spec to emitted text; nothing is written but ``dump_ir``.
+
+    Raises:
+        CodegenError: The model or a choice does not fit the device.
+    """
+    spec = replace(spec, dtype=_dtype(spec, device, options))
+    installed = _installed(options)
+    api = load_api(_release(device, options, installed))
+    emulated = not device.is_host and installed is None
+    target = TargetPlan(
+        device=device.infinicore,
+        enumerator=api.device_constant(device.infinicore),
+        lowering=device.lowering,
+        release=api.release,
+        emulated=emulated,
+        infinicore="embedded" if installed is None else "installed",
+    )
+    request = PlanRequest(
+        module_name=module_name(spec, device),
+        architecture=spec.architecture.name,
+        target=target,
+        api=api,
+        transpose_linear_weights=device.transpose_linear_weights,
+        ignored_tensors=spec.architecture.checkpoint.ignore,
+        spec_facts=_spec_facts(spec),
+    )
+    plan = plan_engine(make_graph(spec, options.dump_ir), request)
+    regenerate = f"qwen3-codegen build --spec {spec.name} --dev {device.label}"
+    return CompiledPlan(plan, api, emit_engine(plan, api, regenerate), installed)
+
+
+def emit_model(compiled: CompiledPlan, out: Path) -> Path:
+    """Writes an engine's files without compiling them and returns its folder."""
+    directory = out / compiled.plan.module_name
+    write_files(directory, compiled.files)
+    return directory
+
+
+def build_model(
+    compiled: CompiledPlan,
+    out: Path,
+    options: CompileOptions,
+    notify: Callable[[str], None],
+    *,
+    force: bool = False,
+) -> BuildResult:
+    """Writes an engine's files and compiles them.
+
+    Args:
+        compiled: The planned model.
+        out: Folder that holds the engine's folder.
+        options: As given to ``plan_model``.
+        notify: Told what is being done.
+        force: Compiles even when nothing changed.
+
+    Raises:
+        BuildError: Something did not compile.
+    """
+    directory = out / compiled.plan.module_name
+    if force:
+        for stale in directory.glob("_engine*"):
+            stale.unlink()
+    request = BuildRequest(
+        toolchain=find_toolchain(),
+        isa=instruction_set(options.isa),
+        release=compiled.api.release,
+        installed=compiled.installed,
+    )
+    return build_engine(directory, compiled.files, request, notify)
+
+
+def _dtype(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> DType:
+    wanted = options.dtype or spec.dtype
+    if wanted in device.dtypes:
+        return wanted
+    if options.dtype is None:
+        return device.dtypes[0]
+    raise LoweringError(
+        f"device '{device.label}' does not compute in {wanted.value}",
+        where=device.location,
+        expected=", ".join(dtype.value for dtype in device.dtypes),
+    )
+
+
+def _installed(options: CompileOptions) -> InstalledInfiniCore | None:
+    if options.infinicore == EMBEDDED:
+        return None
+    path = Path(options.infinicore)
+    if options.infinicore == "0.1.0" and not path.is_dir():
+        path = default_root(options.infinicore)
+    return probe(path)
+
+
+def _release(
+    device: DeviceSpec, options: CompileOptions, installed: InstalledInfiniCore | None
+) -> str:
+    if installed is None:
+        return options.release or device.release
+    if options.release not in (None, installed.release):
+        raise CodegenError(
+            "the installed InfiniCore is of another API release",
+            where=installed.root,
+            got=installed.release,
+            expected=options.release,
+            hint="leave --infinicore-api out",
+        )
+    return installed.release
+
+
+def _spec_facts(spec: ModelSpec) -> Mapping[str, object]:
+    return {name: _plain(value) for name, value in spec.config.items()}
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(entry) for entry in value]
+    return value
+
+
+__all__ = [
+    "CompileOptions",
+    "CompiledPlan",
+    "build_model",
+    "emit_model",
+    "make_graph",
+    "module_name",
+    "plan_model",
+]

@@ -1,0 +1,51 @@
+"""``EnginePlan`` in, the files of an engine out; equal plans give equal bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from qwen3_codegen.emission.cpp import CppIdentifier
+from qwen3_codegen.emission.engine_view import engine_title, engine_view
+from qwen3_codegen.emission.manifest import manifest_text
+from qwen3_codegen.emission.operators_view import operators_view
+from qwen3_codegen.emission.render import Renderer
+from qwen3_codegen.emission.views import ProjectView
+from qwen3_codegen.infinicore.api import InfiniCoreApi
+from qwen3_codegen.plan.records import EnginePlan
+
+
+def emit_engine(plan: EnginePlan, api: InfiniCoreApi, regenerate: str) -> Mapping[str, str]:
+    """Returns the text of every file of an engine's folder, by name.
+
+    Args:
+        plan: The plan.
+        api: InfiniCore's API of the plan's release.
+        regenerate: Command line that makes the folder again, for the head of the sources.
+    """
+    renderer = Renderer()
+    engine = engine_view(plan, regenerate)
+    project = _project_view(plan)
+    files = {
+        "engine.hpp": renderer.render("engine.hpp.jinja", engine),
+        "engine.cpp": renderer.render("engine.cpp.jinja", engine),
+        "infinicore_ops.hpp": renderer.render(
+            "infinicore_ops.hpp.jinja", operators_view(plan, api)
+        ),
+        "bindings.cpp": renderer.render("bindings.cpp.jinja", project),
+        "CMakeLists.txt": renderer.render("CMakeLists.txt.jinja", project),
+        "pyproject.toml": renderer.render("pyproject.toml.jinja", project),
+        "__init__.py": renderer.render("__init__.py.jinja", project),
+        "__init__.pyi": renderer.render("__init__.pyi.jinja", project),
+    }
+    return {**files, "manifest.json": manifest_text(plan, files)}
+
+
+def _project_view(plan: EnginePlan) -> ProjectView:
+    module = CppIdentifier(plan.module_name)
+    return ProjectView(
+        title=engine_title(plan).replace('"', "'"),
+        namespace=module,
+        module_name=module,
+        distribution_name=module.replace("_", "-"),
+        release=plan.target.release,
+    )

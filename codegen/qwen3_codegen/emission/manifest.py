@@ -1,0 +1,88 @@
+"""``manifest.json``: what an engine is, which operators it uses and why, what it needs in memory.
+
+The runtime reads the weights and cache groups from it; a person reads the rest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from qwen3_runtime.checkpoint.transform import to_json
+
+from qwen3_codegen.plan.records import EnginePlan, RegionPlan, WeightPlan
+
+FORMAT = 1
+"""Raised when a runtime could misread an older manifest."""
+
+
+def manifest_text(plan: EnginePlan, sources: Mapping[str, str]) -> str:
+    """Returns the manifest as JSON; equal plans give equal bytes.
+
+    Args:
+        plan: The plan.
+        sources: Emitted sources by file name; their hash ties the manifest to the code.
+    """
+    manifest = {
+        "format": FORMAT,
+        "module": plan.module_name,
+        "model": plan.model_name,
+        "architecture": plan.architecture,
+        "device": {
+            "name": plan.target.device,
+            "lowering": plan.target.lowering,
+            "emulated": plan.target.emulated,
+        },
+        "infinicore": {"release": plan.target.release, "kind": plan.target.infinicore},
+        "dtype": plan.dtype.value,
+        "vocab_size": plan.vocab_size,
+        "max_position_embeddings": plan.max_position_embeddings,
+        "num_layers": plan.num_layers,
+        "config": dict(plan.spec_facts),
+        "cache_groups": [
+            {
+                "name": group.name,
+                "kind": group.kind,
+                "layers": list(group.layers),
+                "num_key_value_heads": group.num_key_value_heads,
+                "head_dim": group.head_dim,
+                "window": group.window,
+                "dtype": group.dtype,
+            }
+            for group in plan.cache_groups
+        ],
+        "ops": {
+            choice.op: {"infinicore": list(choice.operators), "why": choice.reason}
+            for choice in plan.choices
+        },
+        "memory": {
+            "weight_bytes": plan.memory.weight_bytes,
+            "kv_bytes_per_token": plan.memory.kv_bytes_per_token,
+            "activation_bytes_per_token": plan.memory.activation_bytes_per_token,
+            "logit_bytes_per_row": plan.memory.logit_bytes_per_row,
+            "max_logit_rows": plan.max_logit_rows,
+        },
+        "weights": [
+            *(_weight(weight, None) for weight in plan.prologue.weights),
+            *(_weight(weight, kind) for kind in plan.layer_kinds for weight in kind.weights),
+        ],
+        "ignored_tensors": list(plan.ignored_tensors),
+        "sha256": {"plan": _hash(repr(plan)), "sources": _hash(json.dumps(dict(sources)))},
+    }
+    return json.dumps(manifest, indent=2, ensure_ascii=True) + "\n"
+
+
+def _weight(weight: WeightPlan, kind: RegionPlan | None) -> dict[str, object]:
+    return {
+        "name": weight.name,
+        "layers": None if kind is None else list(kind.layers),
+        "shape": list(weight.shape),
+        "dtype": weight.dtype.value,
+        "expression": to_json(weight.expression),
+        "sources": {name: list(shape) for name, shape in weight.sources.items()},
+    }
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

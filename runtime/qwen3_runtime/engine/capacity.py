@@ -1,0 +1,107 @@
+"""How long and how many sequences may be, given bytes for keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from qwen3_runtime.engine.batch import CacheGroup
+from qwen3_runtime.errors import EngineError
+
+_BUCKET = 64
+"""Lengths are padded to this by contiguous caches."""
+_DEFAULT_BATCHED_TOKENS = 512
+_LARGEST_DEFAULT_BUDGET = 2 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """Limits an engine is created with."""
+
+    max_model_len: int
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    kv_cache_bytes: int
+
+
+def plan_capacity(
+    groups: Sequence[CacheGroup],
+    *,
+    max_position_embeddings: int,
+    max_model_len: int | None,
+    max_num_seqs: int,
+    max_num_batched_tokens: int | None,
+    kv_cache_memory: int | None,
+) -> Capacity:
+    """Returns limits that fit the byte budget.
+
+    Args:
+        groups: Cache groups of the engine.
+        max_position_embeddings: Longest sequence the model was made for.
+        max_model_len: Wanted length; None takes what fits.
+        max_num_seqs: Wanted number of sequences.
+        max_num_batched_tokens: Wanted tokens of a step; None takes 512 or the model's length.
+        kv_cache_memory: Budget in bytes; None takes a quarter of free memory, at most 2 GiB, and
+            gives way to an explicit ``max_model_len``.
+
+    Raises:
+        EngineError: A limit is not positive, beyond the model, or does not fit the budget.
+    """
+    _require_positive("max_num_seqs", max_num_seqs)
+    per_token = sum(group.bytes_per_token for group in groups)
+    budget = kv_cache_memory
+    if budget is None:
+        budget = min(_available_memory() // 4, _LARGEST_DEFAULT_BUDGET)
+    fitting = budget // max(1, per_token * max_num_seqs) // _BUCKET * _BUCKET
+    if max_model_len is None:
+        max_model_len = min(max_position_embeddings, fitting)
+        if max_model_len < 1:
+            raise EngineError(
+                "no sequence fits the memory for keys and values",
+                got=f"{budget} bytes for {max_num_seqs} sequences of {per_token} bytes per token",
+                hint="a larger kv_cache_memory or a smaller max_num_seqs",
+            )
+    _require_positive("max_model_len", max_model_len)
+    if max_model_len > max_position_embeddings:
+        raise EngineError(
+            "max_model_len is beyond what the model was made for",
+            got=max_model_len,
+            expected=f"at most max_position_embeddings = {max_position_embeddings}",
+        )
+    needed = per_token * max_num_seqs * -(-max_model_len // _BUCKET) * _BUCKET
+    if kv_cache_memory is not None and needed > kv_cache_memory:
+        raise EngineError(
+            "keys and values do not fit kv_cache_memory",
+            got=f"{needed} bytes for {max_num_seqs} sequences of {max_model_len} tokens",
+            expected=f"at most {kv_cache_memory} bytes",
+            hint="a smaller max_model_len or max_num_seqs",
+        )
+    if max_num_batched_tokens is None:
+        max_num_batched_tokens = max(
+            max_num_seqs, min(_DEFAULT_BATCHED_TOKENS, max_model_len * max_num_seqs)
+        )
+    _require_positive("max_num_batched_tokens", max_num_batched_tokens)
+    return Capacity(
+        max_model_len=max_model_len,
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=max_num_batched_tokens,
+        kv_cache_bytes=needed,
+    )
+
+
+def _require_positive(name: str, value: int) -> None:
+    if value < 1:
+        raise EngineError(f"{name} must be positive", got=value)
+
+
+def _available_memory() -> int:
+    """Bytes the kernel says may be taken without swapping."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return _LARGEST_DEFAULT_BUDGET * 4
+    for line in text.splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return _LARGEST_DEFAULT_BUDGET * 4

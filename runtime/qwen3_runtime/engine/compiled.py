@@ -1,0 +1,308 @@
+"""Generated engines at run time: the manifest, the native module, and loading a checkpoint."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import json
+import sys
+import sysconfig
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeAlias, overload
+
+import numpy as np
+
+from qwen3_runtime.checkpoint import (
+    Array,
+    Checkpoint,
+    WeightBinding,
+    WeightStore,
+    open_checkpoint,
+    progress_bar,
+)
+from qwen3_runtime.checkpoint.transform import from_json
+from qwen3_runtime.engine.batch import Batch, CacheGroup, FloatRows
+from qwen3_runtime.engine.capacity import Capacity, plan_capacity
+from qwen3_runtime.engine.prefill import prompt_logits
+from qwen3_runtime.errors import CheckpointError, EngineError
+
+Manifest: TypeAlias = Mapping[str, Any]
+
+MANIFEST_FORMAT = 1
+
+
+class CompiledEngine:
+    """A generated engine with its weights loaded.
+
+    Steps of one engine follow each other: calls from several threads wait for each other.
+    """
+
+    directory: Path
+    """Folder of the generated engine."""
+
+    def __init__(self, native: Any, manifest: Manifest, capacity: Capacity) -> None:
+        self._native = native
+        self.manifest = manifest
+        self.capacity = capacity
+        self._cache_groups = cache_groups(manifest)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path | Checkpoint,
+        *,
+        max_model_len: int | None = None,
+        max_num_seqs: int = 16,
+        max_num_batched_tokens: int | None = None,
+        kv_cache_memory: int | None = None,
+        show_progress: bool = True,
+    ) -> CompiledEngine:
+        """Loads a checkpoint's weights into the engine.
+
+        Args:
+            path: Hugging Face folder, GGUF file, or an open checkpoint.
+            max_model_len: Most tokens of a sequence; by default what fits the KV budget.
+            max_num_seqs: Most sequences in flight.
+            max_num_batched_tokens: Most tokens of a step.
+            kv_cache_memory: Bytes for keys and values; by default a share of free memory.
+            show_progress: Draws a bar on standard error while loading.
+
+        Raises:
+            CheckpointError: Files or tensors are missing or do not fit the engine.
+            EngineError: The module does not load here, or the limits cannot be met.
+        """
+        manifest = read_manifest(cls.directory)
+        native = load_native_module(cls.directory)
+        capacity = plan_capacity(
+            cache_groups(manifest),
+            max_position_embeddings=int(manifest["max_position_embeddings"]),
+            max_model_len=max_model_len,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            kv_cache_memory=kv_cache_memory,
+        )
+        if isinstance(path, (str, Path)):
+            with open_checkpoint(Path(path)) as checkpoint:
+                engine = _load(native, manifest, checkpoint, capacity, show_progress)
+        else:
+            engine = _load(native, manifest, path, capacity, show_progress)
+        return cls(engine, manifest, capacity)
+
+    @property
+    def vocab_size(self) -> int:
+        """Columns of the logits."""
+        return int(self._native.vocab_size)
+
+    @property
+    def max_model_len(self) -> int:
+        """Most tokens of a sequence."""
+        return self.capacity.max_model_len
+
+    @property
+    def max_num_seqs(self) -> int:
+        """Most sequences in flight."""
+        return self.capacity.max_num_seqs
+
+    @property
+    def max_num_batched_tokens(self) -> int:
+        """Most tokens of a step."""
+        return self.capacity.max_num_batched_tokens
+
+    @property
+    def cache_groups(self) -> tuple[CacheGroup, ...]:
+        """Cache groups, in the order a batch gives places for them."""
+        return self._cache_groups
+
+    @overload
+    def forward(self, inputs: Batch) -> FloatRows: ...
+
+    @overload
+    def forward(self, inputs: Sequence[Sequence[int]]) -> list[FloatRows]: ...
+
+    def forward(self, inputs: Batch | Sequence[Sequence[int]]) -> FloatRows | list[FloatRows]:
+        """Runs one step, or whole sequences from their start.
+
+        Args:
+            inputs: A batch, or token ids of some sequences.
+
+        Returns:
+            For a batch ``[num_logit_rows, vocab_size]``; for sequences, one array
+            ``[num_tokens, vocab_size]`` each.
+
+        Raises:
+            EngineError: The batch breaks a limit, or an operator failed.
+        """
+        if not isinstance(inputs, Batch):
+            return prompt_logits(self, inputs)
+        logits: FloatRows = self._native.forward(
+            inputs.token_ids,
+            inputs.positions,
+            inputs.query_lens,
+            inputs.seq_lens,
+            inputs.logit_rows,
+            [(places.slots, places.block_table) for places in inputs.places],
+        )
+        return logits
+
+
+def engine_class(directory: Path) -> type[CompiledEngine]:
+    """Returns the engine class of a generated folder; nothing is loaded yet."""
+    return type("Engine", (CompiledEngine,), {"directory": directory, "__doc__": None})
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """Reads ``manifest.json`` of a generated engine.
+
+    Raises:
+        EngineError: It is missing, damaged, or of another format.
+    """
+    file = directory / "manifest.json"
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            "the engine's manifest cannot be read",
+            where=file,
+            got=error,
+            hint="build the engine again",
+        ) from None
+    if not isinstance(manifest, dict) or manifest.get("format") != MANIFEST_FORMAT:
+        raise EngineError(
+            "the engine was generated by another version",
+            where=file,
+            expected=f"manifest format {MANIFEST_FORMAT}",
+            hint="build the engine again",
+        )
+    return manifest
+
+
+def load_native_module(directory: Path) -> ModuleType:
+    """Imports the compiled module of an engine; engines of one name in several folders differ.
+
+    Raises:
+        EngineError: It was never built, for another Python, or for a CPU with other features.
+    """
+    file = directory / f"_engine{sysconfig.get_config_var('EXT_SUFFIX')}"
+    if not file.is_file():
+        built = sorted(path.name for path in directory.glob("_engine*"))
+        raise EngineError(
+            "the engine has no compiled module for this Python",
+            where=directory,
+            got=", ".join(built) or "sources only",
+            expected=file.name,
+            hint="qwen3-codegen build",
+        )
+    _check_cpu(directory)
+    name = f"_qwen3_engines.{directory.resolve()}._engine"
+    if name in sys.modules:
+        return sys.modules[name]
+    loader = importlib.machinery.ExtensionFileLoader("_engine", str(file))
+    spec = importlib.util.spec_from_file_location("_engine", file, loader=loader)
+    if spec is None:
+        raise EngineError("the engine's module cannot be loaded", where=file)
+    try:
+        module = importlib.util.module_from_spec(spec)
+        loader.exec_module(module)
+    except ImportError as error:
+        raise EngineError("the engine's module cannot be loaded", where=file, got=error) from None
+    sys.modules[name] = module
+    return module
+
+
+def _check_cpu(directory: Path) -> None:
+    record = directory / "build.json"
+    if not record.is_file():
+        return
+    wanted = set(json.loads(record.read_text(encoding="utf-8"))["isa"]["features"])
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return
+    missing = sorted(wanted - set(text.split()))
+    if missing:
+        raise EngineError(
+            "the engine was compiled for a CPU with other features",
+            where=directory,
+            got=f"this CPU lacks {', '.join(missing)}",
+            hint="build it here, or with --isa portable",
+        )
+
+
+def cache_groups(manifest: Manifest) -> tuple[CacheGroup, ...]:
+    """Returns the cache groups a manifest lists."""
+    return tuple(
+        CacheGroup(**{**group, "layers": tuple(group["layers"])})
+        for group in manifest["cache_groups"]
+    )
+
+
+def weight_bindings(manifest: Manifest) -> list[WeightBinding]:
+    """Returns one binding per weight and layer of a manifest."""
+    bindings = []
+    for weight in manifest["weights"]:
+        for layer in weight["layers"] if weight["layers"] is not None else [None]:
+            bindings.append(
+                WeightBinding(
+                    name=weight["name"],
+                    layer=layer,
+                    shape=tuple(weight["shape"]),
+                    dtype=weight["dtype"],
+                    expression=from_json(weight["expression"]),
+                    sources={name: tuple(shape) for name, shape in weight["sources"].items()},
+                )
+            )
+    return bindings
+
+
+def _load(
+    native: ModuleType,
+    manifest: Manifest,
+    checkpoint: Checkpoint,
+    capacity: Capacity,
+    show_progress: bool,
+) -> object:
+    with progress_bar() as report:
+        store = WeightStore(
+            checkpoint,
+            weight_bindings(manifest),
+            ignore=manifest["ignored_tensors"],
+            progress=report if show_progress else None,
+        )
+        try:
+            store.check()
+        except CheckpointError as error:
+            raise _with_other_architecture(error, checkpoint, manifest) from None
+
+        def read_weight(name: str, layer: int | None) -> Array:
+            array = store.load(name, layer)
+            # NumPy has no bfloat16 of its own; the engine wants the bytes.
+            return array.view(np.uint16) if array.itemsize == 2 else array
+
+        engine: object = native.Engine(
+            read_weight=read_weight,
+            max_model_len=capacity.max_model_len,
+            max_num_seqs=capacity.max_num_seqs,
+            max_num_batched_tokens=capacity.max_num_batched_tokens,
+        )
+        store.release()
+    return engine
+
+
+def _with_other_architecture(
+    error: CheckpointError, checkpoint: Checkpoint, manifest: Manifest
+) -> CheckpointError:
+    """A Qwen3 checkpoint without q/k norm is a Llama in all but name; say so."""
+    norms = ("q_norm", "k_norm")
+    has_norms = any(norm in name for name in checkpoint.tensors for norm in norms)
+    wants_norms = any(weight["name"] in norms for weight in manifest["weights"])
+    if wants_norms and not has_norms:
+        return CheckpointError(
+            error.message,
+            where=error.where,
+            got=error.got,
+            expected=error.expected,
+            hint="there is no q_norm/k_norm in this checkpoint: --arch llama fits it",
+        )
+    return error
