@@ -70,7 +70,7 @@ def make_graph(spec: ModelSpec, dump_ir: Path | None = None) -> Graph:
     verify(graph)
     if dump_ir is None:
         return run_pipeline(graph)
-    texts = {"00-frontend.txt": format_graph(graph)}
+    texts: dict[str, str] = {}
 
     def dump(name: str, after: Graph) -> None:
         texts[f"{len(texts):02d}-{name}.txt"] = format_graph(after)

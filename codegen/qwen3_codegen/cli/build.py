@@ -1,0 +1,97 @@
+"""``qwen3-codegen build``: an engine's folder from a spec and a device."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from qwen3_codegen.cli.options import (
+    add_spec_options,
+    add_target_options,
+    parse_overrides,
+    refuse_unavailable,
+    say,
+    status,
+)
+from qwen3_codegen.compile import CompiledPlan, CompileOptions, build_model, emit_model, plan_model
+from qwen3_codegen.spec.catalog import load_model
+from qwen3_codegen.spec.device import load_device, parse_dtype
+
+_EXAMPLES = """\
+examples:
+  qwen3-codegen build --spec qwen3-1.7b --dev cpu
+  qwen3-codegen build --spec qwen3-1.7b --dev mlu --emit-only
+  qwen3-codegen build --spec my-model.yaml --set num_hidden_layers=2 --dump-ir ir/
+
+then:
+  >>> import sys; sys.path.insert(0, "generated")
+  >>> from qwen3_1_7b_cpu import Engine
+  >>> Engine.from_checkpoint(DIR).forward([[1, 2, 3]])
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command."""
+    parser = subparsers.add_parser(
+        "build",
+        help="compile the engine of a model spec for a device",
+        description="Writes a readable C++ engine for exactly one model on one device and "
+        "compiles it into a Python module.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_spec_options(parser)
+    add_target_options(parser)
+    parser.add_argument(
+        "--out", type=Path, default=Path("generated"), help="parent folder (./generated)"
+    )
+    parser.add_argument("--emit-only", action="store_true", help="write sources, compile nothing")
+    parser.add_argument("--force", action="store_true", help="compile even if nothing changed")
+    parser.add_argument("--dump-ir", type=Path, metavar="DIR", help="write the graph of each pass")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Builds; prints the folder on standard output."""
+    refuse_unavailable(args)
+    started = time.monotonic()
+    spec = load_model(
+        args.spec,
+        overrides=parse_overrides(args.overrides),
+        ignore_config_keys=tuple(args.ignore_config_keys),
+        architecture=args.arch,
+    )
+    for note in spec.notes:
+        say(f"note: {note}")
+    options = CompileOptions(
+        dtype=parse_dtype(args.dtype) if args.dtype else None,
+        infinicore=args.infinicore,
+        release=args.infinicore_api,
+        isa=args.isa,
+        dump_ir=args.dump_ir,
+    )
+    compiled = plan_model(spec, load_device(args.dev), options)
+    say(summary(compiled))
+    if args.emit_only:
+        directory, what = emit_model(compiled, args.out), "emitted"
+    else:
+        with status() as notify:
+            result = build_model(compiled, args.out, options, notify, force=args.force)
+        directory, what = result.directory, "built" if result.was_built else "up to date"
+    say(f"{what} in {time.monotonic() - started:.1f} s")
+    print(directory)
+    return 0
+
+
+def summary(compiled: CompiledPlan) -> str:
+    """Returns what a user should know of a plan before it is built."""
+    plan, memory = compiled.plan, compiled.plan.memory
+    emulated = " (emulated on the CPU)" if plan.target.emulated else ""
+    return (
+        f"{plan.model_name} on {plan.target.device}{emulated}, {plan.dtype.value}, "
+        f"InfiniCore {plan.target.release} {plan.target.infinicore}: "
+        f"{memory.weight_bytes / 1e9:.2f} GB of weights, "
+        f"{memory.kv_bytes_per_token / 1e3:.1f} kB of keys and values per token"
+    )

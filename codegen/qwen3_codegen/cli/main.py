@@ -1,0 +1,105 @@
+"""``qwen3-codegen``: finds the command, prints its errors, sets the exit code.
+
+Exit codes: 0 fine, 1 a check or comparison failed, 2 bad input. Modules of commands are imported
+only when their command is asked for, so that ``--help`` is instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+
+_COMMANDS = {
+    "build": ("build", "compile the engine of a model spec for a device"),
+    "import": ("import_", "write a model spec from a checkpoint's config.json or GGUF header"),
+    "specs": ("specs", "list what ships, or show exact sizes of one model"),
+    "graph": ("graph", "print a model's graph, before or after any pass"),
+    "random": ("random_", "write a hard random checkpoint of a spec"),
+    "generate": ("generate", "continue a prompt"),
+    "chat": ("chat", "talk to a model in the terminal"),
+    "infinicore": ("infinicore", "install the InfiniCore library from the package index"),
+}
+"""Command to module and one-line help."""
+
+_EPILOG = """\
+first steps:
+  qwen3-codegen specs                                      what ships
+  qwen3-codegen build --spec qwen3-1.7b --dev cpu          a readable engine in ./generated
+  qwen3-codegen generate --model CHECKPOINT --prompt "Hello"
+  qwen3-codegen chat --model CHECKPOINT
+"""
+
+EXIT_BAD_INPUT = 2
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    chosen = next((word for word in arguments if not word.startswith("-")), None)
+    parser = _parser(chosen)
+    namespace = parser.parse_args(arguments)
+    if not hasattr(namespace, "run"):
+        parser.print_help()
+        return 0
+    return _run(namespace)
+
+
+def _parser(chosen: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="qwen3-codegen",
+        description="Compiles language-model specs into readable C++ engines for InfiniCore.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for command, (module, summary) in _COMMANDS.items():
+        if command == chosen:
+            _module(module).add_parser(subparsers)
+        else:
+            subparsers.add_parser(command, help=summary, add_help=False)
+    return parser
+
+
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"qwen3_codegen.cli.{name}")
+
+
+def _run(namespace: argparse.Namespace) -> int:
+    from qwen3_codegen.errors import CodegenError
+    from qwen3_runtime.errors import RuntimeFault
+
+    try:
+        code: int = namespace.run(namespace)
+        sys.stdout.flush()
+    except (CodegenError, RuntimeFault) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output has gone; keep the interpreter from complaining about it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    return code
+
+
+def _version() -> str:
+    try:
+        return version("qwen3-codegen")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from qwen3_codegen.errors import CodegenError
+
+
+def add_spec_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Adds what chooses and alters a model description."""
+    parser.add_argument(
+        "--spec",
+        required=required,
+        metavar="NAME|FILE",
+        help="a shipped spec (see `qwen3-codegen specs`), a YAML file, or a checkpoint",
+    )
+    add_override_options(parser)
+
+
+def add_override_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what alters a model description, wherever it comes from."""
+    parser.add_argument(
+        "--arch",
+        metavar="NAME|FILE",
+        help="architecture to use instead of the one the model names",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        dest="overrides",
+        help="override a config field; may be repeated",
+    )
+    parser.add_argument(
+        "--ignore-config-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        dest="ignore_config_keys",
+        help="accept a config field the architecture does not know; recorded in the manifest",
+    )
+
+
+def add_target_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what chooses the device, the dtype and the InfiniCore."""
+    parser.add_argument(
+        "--dev", default="cpu", metavar="NAME|FILE", help="device, alias or device YAML (cpu)"
+    )
+    parser.add_argument(
+        "--dtype", metavar="T", help="float32, bfloat16 or float16; default: the model's own"
+    )
+    parser.add_argument(
+        "--infinicore",
+        default="embedded",
+        metavar="WHICH",
+        help="embedded (default), 0.1.0 (see `qwen3-codegen infinicore install`), or INFINI_ROOT",
+    )
+    parser.add_argument(
+        "--infinicore-api", metavar="RELEASE", help="release of InfiniCore's C API to write against"
+    )
+    parser.add_argument(
+        "--isa",
+        default="native",
+        metavar="SET",
+        help="native (default), portable, avx2 or avx512",
+    )
+    parser.add_argument("--ndev", type=int, default=1, metavar="N", help="number of devices (1)")
+    parser.add_argument("--quant", metavar="TYPE", help="weight quantisation")
+
+
+def refuse_unavailable(args: argparse.Namespace) -> None:
+    """Raises CodegenError for choices that no lowering carries out yet."""
+    if args.quant is not None:
+        raise CodegenError(
+            "quantised engines are not available in this version",
+            got=f"--quant {args.quant}",
+            hint="leave --quant out; GGUF files are dequantised while they load",
+        )
+    if args.ndev != 1:
+        raise CodegenError(
+            "engines over several devices are not available in this version",
+            got=f"--ndev {args.ndev}",
+            expected="--ndev 1",
+        )
+
+
+def parse_overrides(pairs: list[str]) -> dict[str, str]:
+    """Returns ``--set`` pairs as a mapping.
+
+    Raises:
+        CodegenError: A pair has no ``=``, or a key is given twice.
+    """
+    overrides: dict[str, str] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise CodegenError("--set takes KEY=VALUE", got=pair)
+        if key in overrides:
+            raise CodegenError("a config field is set twice", got=f"--set {pair}")
+        overrides[key] = value
+    return overrides
+
+
+def say(text: str) -> None:
+    """Tells the user something; standard output stays for results."""
+    print(text, file=sys.stderr)
+
+
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """Yields a function that shows what is being done, as a spinner on a terminal."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield say
+        return
+    with console.status("working ...") as spinner:
+        yield lambda text: spinner.update(f"{text} ...")
+
+
+def existing_path(text: str) -> Path:
+    """Returns a path that must exist, as an argparse type."""
+    path = Path(text)
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"{text} does not exist")
+    return path
