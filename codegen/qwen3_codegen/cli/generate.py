@@ -1,0 +1,102 @@
+"""``qwen3-codegen generate``: continues prompts; text on stdout, all else on stderr."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from qwen3_codegen.cli.model_options import (
+    add_model_options,
+    add_sampling_options,
+    open_model,
+    require,
+    sampling_params,
+)
+from qwen3_codegen.cli.options import existing_path, say
+from qwen3_codegen.errors import CodegenError
+
+_EXAMPLES = """\
+examples:
+  qwen3-codegen generate --model CHECKPOINT --prompt "Once upon a time" --max-tokens 64
+  qwen3-codegen generate --model CHECKPOINT --prompt A --prompt B     one mixed batch
+  echo "Once upon a time" | qwen3-codegen generate --model CHECKPOINT
+  qwen3-codegen generate --model CHECKPOINT --token-ids 1,2,3         without a tokenizer
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command."""
+    parser = subparsers.add_parser(
+        "generate",
+        help="continue a prompt",
+        description="Continues prompts. The engine is built on first use and kept in the cache.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_model_options(parser)
+    parser.add_argument(
+        "--prompt", action="append", metavar="TEXT", help="may be repeated; default: stdin"
+    )
+    parser.add_argument("--prompt-file", type=existing_path, metavar="FILE")
+    parser.add_argument(
+        "--token-ids", action="append", metavar="IDS", help="a prompt as ids: 1,2,3"
+    )
+    add_sampling_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Generates; a single prompt streams."""
+    prompts = _prompts(args)
+    llm = open_model(args, max_num_seqs=len(prompts))
+    with llm:
+        params = sampling_params(args, llm)
+        streams = len(prompts) == 1 and llm.tokenizer is not None
+        started = time.monotonic()
+        outputs = llm.generate(prompts, params, on_text=_write if streams else None)
+        seconds = time.monotonic() - started
+    if streams:
+        print()
+    for index, output in enumerate(outputs if not streams else []):
+        if len(outputs) > 1:
+            say(f"--- prompt {index}, {output.finish_reason} ---")
+        print(output.text if llm.tokenizer else ",".join(map(str, output.token_ids)))
+    generated = sum(len(output.token_ids) for output in outputs)
+    read = sum(output.num_prompt_tokens for output in outputs)
+    say(f"{read} prompt tokens, {generated} new tokens in {seconds:.2f} s")
+    return 0
+
+
+def _prompts(args: argparse.Namespace) -> list[str | Sequence[int]]:
+    given: list[str | Sequence[int]] = list(args.prompt or [])
+    if args.prompt_file:
+        given.append(_text(args.prompt_file))
+    given += [_ids(text) for text in args.token_ids or []]
+    if given:
+        return given
+    require(
+        not sys.stdin.isatty(), "there is no prompt", "--prompt TEXT, or text on standard input"
+    )
+    return [sys.stdin.read().rstrip("\n")]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise CodegenError("the prompt file is not UTF-8 text", where=file, got=error) from None
+
+
+def _ids(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise CodegenError("--token-ids takes numbers separated by commas", got=text) from None
+
+
+def _write(_index: int, text: str) -> None:
+    print(text, end="", flush=True)

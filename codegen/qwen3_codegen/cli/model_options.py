@@ -1,0 +1,108 @@
+"""Options of the commands that run a model, and opening it with them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import TYPE_CHECKING
+
+from qwen3_codegen.cli.options import (
+    add_override_options,
+    add_target_options,
+    parse_overrides,
+    refuse_unavailable,
+    say,
+)
+from qwen3_codegen.errors import CodegenError
+
+if TYPE_CHECKING:
+    from qwen3_codegen.llm import LLM
+    from qwen3_runtime.sampling import SamplingParams
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what chooses a checkpoint and how to run it."""
+    parser.add_argument(
+        "--model", required=True, metavar="CHECKPOINT", help="Hugging Face folder or GGUF file"
+    )
+    add_target_options(parser)
+    add_override_options(parser)
+    parser.add_argument(
+        "--engine",
+        choices=("compiled", "interpreter"),
+        default="compiled",
+        help="interpreter runs the graph in NumPy: slow, but needs no compiler",
+    )
+    parser.add_argument(
+        "--max-model-len", type=int, metavar="N", help="most tokens of prompt and answer together"
+    )
+
+
+def add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    """Adds sampling parameters; those left out come from the checkpoint."""
+    group = parser.add_argument_group("sampling", "defaults come from generation_config.json")
+    group.add_argument("--max-tokens", type=int, metavar="N", help="most tokens to generate")
+    group.add_argument("--temperature", type=float, metavar="T", help="0 is greedy")
+    group.add_argument("--top-p", type=float, metavar="P")
+    group.add_argument("--top-k", type=int, metavar="K", help="0 is off")
+    group.add_argument("--seed", type=int, metavar="S", help="makes sampling repeatable")
+    group.add_argument(
+        "--stop", action="append", metavar="TEXT", help="end before this text; may be repeated"
+    )
+    group.add_argument("--ignore-eos", action="store_true", help="go on past end tokens")
+
+
+def open_model(args: argparse.Namespace, max_num_seqs: int) -> LLM:
+    """Opens the model of a command and says what was opened.
+
+    Raises:
+        CodegenError: An option does not fit.
+    """
+    refuse_unavailable(args)
+    from qwen3_codegen.llm import LLM
+
+    started = time.monotonic()
+    llm = LLM(
+        args.model,
+        dev=args.dev,
+        dtype=args.dtype or "auto",
+        max_num_seqs=max_num_seqs,
+        max_model_len=args.max_model_len,
+        engine=args.engine,
+        arch=args.arch,
+        overrides=parse_overrides(args.overrides),
+        ignore_config_keys=args.ignore_config_keys,
+        infinicore=args.infinicore,
+        infinicore_api=args.infinicore_api,
+        isa=args.isa,
+    )
+    for note in llm.spec.notes:
+        say(f"note: {note}")
+    say(
+        f"{llm.spec.name}: ready in {time.monotonic() - started:.1f} s, "
+        f"context {llm.engine.max_model_len} tokens"
+    )
+    return llm
+
+
+def sampling_params(args: argparse.Namespace, llm: LLM) -> SamplingParams:
+    """Returns the checkpoint's defaults with what the command line says on top."""
+    from dataclasses import replace
+
+    given = {
+        "max_tokens": args.max_tokens,
+        "temperature": args.temperature,
+        "top_p": args.top_p,
+        "top_k": args.top_k,
+        "seed": args.seed,
+        "stop": tuple(args.stop) if args.stop else None,
+        "ignore_eos": True if args.ignore_eos else None,
+    }
+    chosen = {name: value for name, value in given.items() if value is not None}
+    return replace(llm.default_sampling_params, **chosen)
+
+
+def require(condition: bool, message: str, hint: str) -> None:
+    """Raises CodegenError unless a condition on the options holds."""
+    if not condition:
+        raise CodegenError(message, hint=hint)

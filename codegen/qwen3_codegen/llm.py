@@ -1,0 +1,229 @@
+"""``LLM``: a checkpoint in, text out; builds the engine on first use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+from qwen3_codegen.build.cache import content_key
+from qwen3_codegen.compile import CompileOptions, build_model, make_graph, plan_model
+from qwen3_codegen.errors import CodegenError
+from qwen3_codegen.ir.interpreter import Interpreter
+from qwen3_codegen.paths import cache_dir
+from qwen3_codegen.spec.catalog import load_model
+from qwen3_codegen.spec.device import load_device, parse_dtype
+from qwen3_codegen.spec.model import ModelSpec
+from qwen3_runtime.checkpoint import Checkpoint, open_checkpoint
+from qwen3_runtime.engine.batch import Engine, FloatRows
+from qwen3_runtime.engine.capacity import plan_capacity
+from qwen3_runtime.engine.compiled import engine_class
+from qwen3_runtime.engine.prefill import prompt_logits
+from qwen3_runtime.generation import Generator, Message, OnText, Prompt, RequestOutput
+from qwen3_runtime.generation_config import default_sampling_params
+from qwen3_runtime.sampling import SamplingParams
+from qwen3_runtime.text import Tokenizer, load_tokenizer
+
+ENGINES = ("compiled", "interpreter")
+
+
+class LLM:
+    """A model ready to generate.
+
+    Args:
+        model: Hugging Face folder or GGUF file.
+        dev: Device name, alias or YAML file.
+        dtype: ``auto`` (the checkpoint's), ``float32``, ``bfloat16`` or ``float16``.
+        quant: Weight quantisation; none is available in this version.
+        ndev: Number of devices; one in this version.
+        max_num_seqs: Most sequences in flight.
+        max_model_len: Most tokens of a sequence; None takes what fits the memory for keys and
+            values.
+        max_num_batched_tokens: Most tokens of a step.
+        kv_cache_memory: Bytes for keys and values.
+        engine: ``compiled``, or ``interpreter`` (NumPy; slow, needs no compiler).
+        arch: Architecture to use instead of the one the checkpoint names.
+        overrides: Config fields to override.
+        ignore_config_keys: Config fields to accept though the architecture does not know them.
+        infinicore: ``embedded``, ``0.1.0`` or an INFINI_ROOT folder.
+        infinicore_api: Release of InfiniCore's C API.
+        isa: Instruction set of the compiled code.
+        show_progress: Draws progress on standard error.
+
+    Raises:
+        CodegenError: The checkpoint's configuration or a choice does not fit, or a build failed.
+        RuntimeFault: The checkpoint's files do not fit.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        dev: str = "cpu",
+        dtype: str = "auto",
+        quant: str | None = None,
+        ndev: int = 1,
+        max_num_seqs: int = 16,
+        max_model_len: int | None = None,
+        max_num_batched_tokens: int | None = None,
+        kv_cache_memory: int | None = None,
+        engine: str = "compiled",
+        arch: str | None = None,
+        overrides: Mapping[str, str] | None = None,
+        ignore_config_keys: Sequence[str] = (),
+        infinicore: str = "embedded",
+        infinicore_api: str | None = None,
+        isa: str = "native",
+        show_progress: bool = True,
+    ) -> None:
+        _refuse(quant, ndev, engine)
+        self.spec = load_model(
+            str(model),
+            overrides=overrides,
+            ignore_config_keys=tuple(ignore_config_keys),
+            architecture=arch,
+        )
+        options = CompileOptions(
+            dtype=None if dtype == "auto" else parse_dtype(dtype),
+            infinicore=infinicore,
+            release=infinicore_api,
+            isa=isa,
+        )
+        limits = {
+            "max_model_len": max_model_len,
+            "max_num_seqs": max_num_seqs,
+            "max_num_batched_tokens": max_num_batched_tokens,
+            "kv_cache_memory": kv_cache_memory,
+        }
+        self._checkpoint: Checkpoint = open_checkpoint(Path(model))
+        try:
+            self.engine: Engine = (
+                _compiled(self.spec, self._checkpoint, dev, options, limits, show_progress)
+                if engine == "compiled"
+                else _interpreter(self.spec, self._checkpoint, limits)
+            )
+            self.tokenizer: Tokenizer | None = load_tokenizer(self._checkpoint)
+        except BaseException:
+            self._checkpoint.close()
+            raise
+        self.default_sampling_params: SamplingParams = default_sampling_params(self._checkpoint)
+        self._generator = Generator(self.engine, self.tokenizer, self._checkpoint)
+
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None = None,
+        *,
+        on_text: OnText | None = None,
+    ) -> list[RequestOutput]:
+        """Continues prompts, all of them as one continuously mixed batch.
+
+        Args:
+            prompts: Strings or lists of token ids; one alone is a list of one.
+            sampling_params: One for all, or one each; None takes the checkpoint's defaults.
+            on_text: Called with (prompt index, new text) as text becomes final.
+
+        Returns:
+            One output per prompt, in order.
+
+        Raises:
+            RequestError: A prompt or its parameters cannot be served.
+        """
+        params = self.default_sampling_params if sampling_params is None else sampling_params
+        return self._generator.generate(prompts, params, on_text=on_text)
+
+    def chat(
+        self,
+        messages: Sequence[Message],
+        sampling_params: SamplingParams | None = None,
+        *,
+        on_text: OnText | None = None,
+        **template_arguments: object,
+    ) -> RequestOutput:
+        """Answers a conversation.
+
+        Args:
+            messages: ``{"role": ..., "content": ...}`` in order.
+            sampling_params: None takes the checkpoint's defaults.
+            on_text: Called with (0, new text) as text becomes final.
+            template_arguments: Passed to the chat template, e.g. ``enable_thinking=False``.
+
+        Raises:
+            TokenizerError: There is no chat template, or it refuses the messages.
+            RequestError: The conversation is too long.
+        """
+        params = self.default_sampling_params if sampling_params is None else sampling_params
+        return self._generator.chat(messages, params, on_text=on_text, **template_arguments)
+
+    def logits(self, prompts: Sequence[Sequence[int]]) -> list[FloatRows]:
+        """Returns float32 logits ``[num_tokens, vocab_size]`` of each prompt, as mixed batches."""
+        return prompt_logits(self.engine, prompts)
+
+    def close(self) -> None:
+        """Closes the checkpoint's files; the engine keeps its own copy of the weights."""
+        self._checkpoint.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _refuse(quant: str | None, ndev: int, engine: str) -> None:
+    if quant is not None:
+        raise CodegenError(
+            "quantised engines are not available in this version", got=f"quant={quant!r}"
+        )
+    if ndev != 1:
+        raise CodegenError(
+            "engines over several devices are not available in this version", got=f"ndev={ndev}"
+        )
+    if engine not in ENGINES:
+        raise CodegenError(f"unknown engine '{engine}'", expected=", ".join(ENGINES))
+
+
+def _compiled(
+    spec: ModelSpec,
+    checkpoint: Checkpoint,
+    dev: str,
+    options: CompileOptions,
+    limits: Mapping[str, int | None],
+    show_progress: bool,
+) -> Engine:
+    from qwen3_codegen.cli.options import status
+
+    compiled = plan_model(spec, load_device(dev), options)
+    key = content_key([*compiled.files.values(), options.isa, options.infinicore])
+    with status() as notify:
+        result = build_model(compiled, cache_dir() / "models" / key, options, notify)
+    return engine_class(result.directory).from_checkpoint(
+        checkpoint, show_progress=show_progress, **limits
+    )
+
+
+def _interpreter(
+    spec: ModelSpec, checkpoint: Checkpoint, limits: Mapping[str, int | None]
+) -> Interpreter:
+    graph = make_graph(spec)
+    max_num_seqs = limits["max_num_seqs"] or 1
+    capacity = plan_capacity(
+        (),
+        max_position_embeddings=graph.max_position_embeddings,
+        max_model_len=limits["max_model_len"],
+        max_num_seqs=max_num_seqs,
+        max_num_batched_tokens=limits["max_num_batched_tokens"],
+        kv_cache_memory=limits["kv_cache_memory"],
+    )
+    return Interpreter(
+        graph,
+        checkpoint.read,
+        dtype="float32",
+        max_model_len=capacity.max_model_len,
+        max_num_seqs=max_num_seqs,
+    )
