@@ -6,7 +6,6 @@ Reads top to bottom like the pipeline: spec, graph, passes, plan, emission, buil
 from __future__ import annotations
 
 import re
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

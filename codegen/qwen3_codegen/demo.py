@@ -37,10 +37,8 @@ def run_demo() -> int:
         )
         return EXIT_BAD_INPUT
     print(f"> {QUESTION}", file=sys.stderr)
-    return main(
-        ["chat", "--model", str(weights), "--message", QUESTION, "--temperature", "0"]
-        + ["--max-model-len", "2048"]
-    )
+    sampling = ("--temperature", "0", "--max-model-len", "2048")
+    return main(["chat", "--model", str(weights), "--message", QUESTION, *sampling])
 
 
 if __name__ == "__main__":

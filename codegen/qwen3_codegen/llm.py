@@ -16,7 +16,7 @@ from qwen3_codegen.spec.device import load_device, parse_dtype
 from qwen3_codegen.spec.model import ModelSpec
 from qwen3_runtime.checkpoint import Checkpoint, open_checkpoint
 from qwen3_runtime.engine.batch import Engine, FloatRows
-from qwen3_runtime.engine.capacity import plan_capacity
+from qwen3_runtime.engine.capacity import Limits, plan_capacity
 from qwen3_runtime.engine.compiled import engine_class
 from qwen3_runtime.engine.prefill import prompt_logits
 from qwen3_runtime.generation import Generator, Message, OnText, Prompt, RequestOutput
@@ -89,12 +89,12 @@ class LLM:
             release=infinicore_api,
             isa=isa,
         )
-        limits = {
-            "max_model_len": max_model_len,
-            "max_num_seqs": max_num_seqs,
-            "max_num_batched_tokens": max_num_batched_tokens,
-            "kv_cache_memory": kv_cache_memory,
-        }
+        limits = Limits(
+            max_model_len=max_model_len,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            kv_cache_memory=kv_cache_memory,
+        )
         self._checkpoint: Checkpoint = open_checkpoint(Path(model))
         try:
             self.engine: Engine = (
@@ -137,6 +137,7 @@ class LLM:
         messages: Sequence[Message],
         sampling_params: SamplingParams | None = None,
         *,
+        tools: Sequence[Mapping[str, object]] | None = None,
         on_text: OnText | None = None,
         **template_arguments: object,
     ) -> RequestOutput:
@@ -145,6 +146,7 @@ class LLM:
         Args:
             messages: ``{"role": ..., "content": ...}`` in order.
             sampling_params: None takes the checkpoint's defaults.
+            tools: Functions the model may call, as OpenAI describes them.
             on_text: Called with (0, new text) as text becomes final.
             template_arguments: Passed to the chat template, e.g. ``enable_thinking=False``.
 
@@ -153,7 +155,9 @@ class LLM:
             RequestError: The conversation is too long.
         """
         params = self.default_sampling_params if sampling_params is None else sampling_params
-        return self._generator.chat(messages, params, on_text=on_text, **template_arguments)
+        return self._generator.chat(
+            messages, params, tools=tools, on_text=on_text, **template_arguments
+        )
 
     def logits(self, prompts: Sequence[Sequence[int]]) -> list[FloatRows]:
         """Returns float32 logits ``[num_tokens, vocab_size]`` of each prompt, as mixed batches."""
@@ -193,7 +197,7 @@ def _compiled(
     checkpoint: Checkpoint,
     dev: str,
     options: CompileOptions,
-    limits: Mapping[str, int | None],
+    limits: Limits,
     show_progress: bool,
 ) -> Engine:
     from qwen3_codegen.cli.options import status
@@ -203,27 +207,17 @@ def _compiled(
     with status() as notify:
         result = build_model(compiled, cache_dir() / "models" / key, options, notify)
     return engine_class(result.directory).from_checkpoint(
-        checkpoint, show_progress=show_progress, **limits
+        checkpoint, show_progress=show_progress, limits=limits
     )
 
 
-def _interpreter(
-    spec: ModelSpec, checkpoint: Checkpoint, limits: Mapping[str, int | None]
-) -> Interpreter:
+def _interpreter(spec: ModelSpec, checkpoint: Checkpoint, limits: Limits) -> Interpreter:
     graph = make_graph(spec)
-    max_num_seqs = limits["max_num_seqs"] or 1
-    capacity = plan_capacity(
-        (),
-        max_position_embeddings=graph.max_position_embeddings,
-        max_model_len=limits["max_model_len"],
-        max_num_seqs=max_num_seqs,
-        max_num_batched_tokens=limits["max_num_batched_tokens"],
-        kv_cache_memory=limits["kv_cache_memory"],
-    )
+    capacity = plan_capacity((), graph.max_position_embeddings, limits)
     return Interpreter(
         graph,
         checkpoint.read,
         dtype="float32",
         max_model_len=capacity.max_model_len,
-        max_num_seqs=max_num_seqs,
+        max_num_seqs=capacity.max_num_seqs,
     )

@@ -68,9 +68,7 @@ class Generator:
         checkpoint: Where end tokens are listed.
     """
 
-    def __init__(
-        self, engine: Engine, tokenizer: Tokenizer | None, checkpoint: Checkpoint
-    ) -> None:
+    def __init__(self, engine: Engine, tokenizer: Tokenizer | None, checkpoint: Checkpoint) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
         self._end_token_ids = frozenset(end_token_ids(checkpoint))
@@ -106,11 +104,13 @@ class Generator:
         messages: SequenceOf[Message],
         params: SamplingParams,
         *,
+        tools: SequenceOf[Mapping[str, object]] | None = None,
         on_text: OnText | None = None,
         **template_arguments: object,
     ) -> RequestOutput:
         """Answers a conversation; see ``LLM.chat``."""
-        ids = self._need_tokenizer().encode_chat(messages, **template_arguments)
+        tokenizer = self._need_tokenizer()
+        ids = tokenizer.encode_chat(messages, True, tools=tools, **template_arguments)
         (output,) = self.generate([ids], params, on_text=on_text)
         return output
 
@@ -206,9 +206,9 @@ def _emit(request: _Request, text: str, on_text: OnText | None, *, last: bool) -
     if last and request.detokenizer is not None:
         text += request.detokenizer.finish()
     final = request.stop.add(text)
-    if last and not request.stop.is_stopped:
+    if last and request.stop.stopped_by is None:
         final += request.stop.finish()
-    if request.stop.is_stopped:
+    if request.stop.stopped_by is not None:
         request.finish_reason = "stop"
     if final:
         request.pieces.append(final)

@@ -25,43 +25,43 @@ class Capacity:
     kv_cache_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What a user asks for; None leaves it to ``plan_capacity``."""
+
+    max_model_len: int | None = None
+    """Most tokens of a sequence; by default what fits the budget."""
+    max_num_seqs: int = 16
+    """Most sequences in flight."""
+    max_num_batched_tokens: int | None = None
+    """Most tokens of a step; by default 512, fewer for a tiny engine."""
+    kv_cache_memory: int | None = None
+    """Bytes for keys and values; by default a quarter of free memory, at most 2 GiB, which gives
+    way to an explicit ``max_model_len``."""
+
+
 def plan_capacity(
-    groups: Sequence[CacheGroup],
-    *,
-    max_position_embeddings: int,
-    max_model_len: int | None,
-    max_num_seqs: int,
-    max_num_batched_tokens: int | None,
-    kv_cache_memory: int | None,
+    groups: Sequence[CacheGroup], max_position_embeddings: int, limits: Limits
 ) -> Capacity:
     """Returns limits that fit the byte budget.
 
     Args:
         groups: Cache groups of the engine.
         max_position_embeddings: Longest sequence the model was made for.
-        max_model_len: Wanted length; None takes what fits.
-        max_num_seqs: Wanted number of sequences.
-        max_num_batched_tokens: Wanted tokens of a step; None takes 512 or the model's length.
-        kv_cache_memory: Budget in bytes; None takes a quarter of free memory, at most 2 GiB, and
-            gives way to an explicit ``max_model_len``.
+        limits: What is asked for.
 
     Raises:
         EngineError: A limit is not positive, beyond the model, or does not fit the budget.
     """
-    _require_positive("max_num_seqs", max_num_seqs)
-    per_token = sum(group.bytes_per_token for group in groups)
-    budget = kv_cache_memory
+    _require_positive("max_num_seqs", limits.max_num_seqs)
+    per_token = sum(group.bytes_per_token for group in groups) * limits.max_num_seqs
+    budget = limits.kv_cache_memory
     if budget is None:
         budget = min(_available_memory() // 4, _LARGEST_DEFAULT_BUDGET)
-    fitting = budget // max(1, per_token * max_num_seqs) // _BUCKET * _BUCKET
+    max_model_len = limits.max_model_len
     if max_model_len is None:
-        max_model_len = min(max_position_embeddings, fitting)
-        if max_model_len < 1:
-            raise EngineError(
-                "no sequence fits the memory for keys and values",
-                got=f"{budget} bytes for {max_num_seqs} sequences of {per_token} bytes per token",
-                hint="a larger kv_cache_memory or a smaller max_num_seqs",
-            )
+        fitting = budget // max(1, per_token) // _BUCKET * _BUCKET
+        max_model_len = _default_model_len(fitting, max_position_embeddings, budget, per_token)
     _require_positive("max_model_len", max_model_len)
     if max_model_len > max_position_embeddings:
         raise EngineError(
@@ -69,25 +69,35 @@ def plan_capacity(
             got=max_model_len,
             expected=f"at most max_position_embeddings = {max_position_embeddings}",
         )
-    needed = per_token * max_num_seqs * -(-max_model_len // _BUCKET) * _BUCKET
-    if kv_cache_memory is not None and needed > kv_cache_memory:
+    needed = per_token * -(-max_model_len // _BUCKET) * _BUCKET
+    if limits.kv_cache_memory is not None and needed > limits.kv_cache_memory:
         raise EngineError(
             "keys and values do not fit kv_cache_memory",
-            got=f"{needed} bytes for {max_num_seqs} sequences of {max_model_len} tokens",
-            expected=f"at most {kv_cache_memory} bytes",
+            got=f"{needed} bytes for {limits.max_num_seqs} sequences of {max_model_len} tokens",
+            expected=f"at most {limits.kv_cache_memory} bytes",
             hint="a smaller max_model_len or max_num_seqs",
         )
+    max_num_batched_tokens = limits.max_num_batched_tokens
     if max_num_batched_tokens is None:
-        max_num_batched_tokens = max(
-            max_num_seqs, min(_DEFAULT_BATCHED_TOKENS, max_model_len * max_num_seqs)
-        )
+        whole = max_model_len * limits.max_num_seqs
+        max_num_batched_tokens = max(limits.max_num_seqs, min(_DEFAULT_BATCHED_TOKENS, whole))
     _require_positive("max_num_batched_tokens", max_num_batched_tokens)
     return Capacity(
         max_model_len=max_model_len,
-        max_num_seqs=max_num_seqs,
+        max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
         kv_cache_bytes=needed,
     )
+
+
+def _default_model_len(fitting: int, longest: int, budget: int, per_token: int) -> int:
+    if fitting < 1:
+        raise EngineError(
+            "no sequence fits the memory for keys and values",
+            got=f"{budget} bytes, {per_token} bytes per token of all sequences",
+            hint="a larger kv_cache_memory or a smaller max_num_seqs",
+        )
+    return min(longest, fitting)
 
 
 def _require_positive(name: str, value: int) -> None:

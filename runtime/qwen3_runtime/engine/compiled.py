@@ -24,7 +24,7 @@ from qwen3_runtime.checkpoint import (
 )
 from qwen3_runtime.checkpoint.transform import from_json
 from qwen3_runtime.engine.batch import Batch, CacheGroup, FloatRows
-from qwen3_runtime.engine.capacity import Capacity, plan_capacity
+from qwen3_runtime.engine.capacity import Capacity, Limits, plan_capacity
 from qwen3_runtime.engine.prefill import prompt_logits
 from qwen3_runtime.errors import CheckpointError, EngineError
 
@@ -53,20 +53,14 @@ class CompiledEngine:
         cls,
         path: str | Path | Checkpoint,
         *,
-        max_model_len: int | None = None,
-        max_num_seqs: int = 16,
-        max_num_batched_tokens: int | None = None,
-        kv_cache_memory: int | None = None,
+        limits: Limits | None = None,
         show_progress: bool = True,
     ) -> CompiledEngine:
         """Loads a checkpoint's weights into the engine.
 
         Args:
             path: Hugging Face folder, GGUF file, or an open checkpoint.
-            max_model_len: Most tokens of a sequence; by default what fits the KV budget.
-            max_num_seqs: Most sequences in flight.
-            max_num_batched_tokens: Most tokens of a step.
-            kv_cache_memory: Bytes for keys and values; by default a share of free memory.
+            limits: Lengths and numbers of sequences the engine must hold.
             show_progress: Draws a bar on standard error while loading.
 
         Raises:
@@ -76,12 +70,7 @@ class CompiledEngine:
         manifest = read_manifest(cls.directory)
         native = load_native_module(cls.directory)
         capacity = plan_capacity(
-            cache_groups(manifest),
-            max_position_embeddings=int(manifest["max_position_embeddings"]),
-            max_model_len=max_model_len,
-            max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=max_num_batched_tokens,
-            kv_cache_memory=kv_cache_memory,
+            cache_groups(manifest), int(manifest["max_position_embeddings"]), limits or Limits()
         )
         if isinstance(path, (str, Path)):
             with open_checkpoint(Path(path)) as checkpoint:
