@@ -117,10 +117,10 @@ def engine_view(plan: EnginePlan, regenerate: str) -> EngineView:
             )
             for group in plan.cache_groups
         ),
-        prologue=_region(plan.prologue, "prologue", "From token ids to the first hidden state.", plan),
-        epilogue=_region(
-            plan.epilogue, "epilogue", "From the last hidden state to logits.", plan
+        prologue=_region(
+            plan.prologue, "prologue", "From token ids to the first hidden state.", plan
         ),
+        epilogue=_region(plan.epilogue, "epilogue", "From the last hidden state to logits.", plan),
     )
 
 

@@ -9,9 +9,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 
-from qwen3_runtime.checkpoint.transform import to_json
-
 from qwen3_codegen.plan.records import EnginePlan, RegionPlan, WeightPlan
+from qwen3_runtime.checkpoint.transform import to_json
 
 FORMAT = 1
 """Raised when a runtime could misread an older manifest."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from qwen3_runtime.engine.batch import CacheGroup
-
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.infinicore.api import InfiniCoreApi
 from qwen3_codegen.ir.graph import Graph, Node, Region, Value
@@ -28,8 +26,8 @@ from qwen3_codegen.plan.records import (
 from qwen3_codegen.plan.rope_layout import interleave_rotary_weights
 from qwen3_codegen.plan.storage import Place, RegionStorage, row_elements
 from qwen3_codegen.plan.weights import ModelWeights, layer_weights, linear_weights, total_bytes
-
 from qwen3_codegen.spec.model import RopeTable
+from qwen3_runtime.engine.batch import CacheGroup
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,9 +165,7 @@ class _Planner:
             steps.append(Step(_summary(node), node.location, definitions, actions))
         if result_place is not None:
             steps += self._move_result(region, context, result_place)
-        parameters = tuple(
-            self._parameter(values[name], place) for name, place in fixed.items()
-        )
+        parameters = tuple(self._parameter(values[name], place) for name, place in fixed.items())
         return parameters, tuple(steps)
 
     def _parameter(self, value: Value, place: Place) -> Definition:

@@ -11,13 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
-from qwen3_runtime.engine.batch import CacheGroup
-
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.ir.graph import ValueType
 from qwen3_codegen.spec.model import RopeTable
 from qwen3_codegen.spec.source import SourceLocation
+from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
+from qwen3_runtime.engine.batch import CacheGroup
 
 
 class Origin(enum.Enum):

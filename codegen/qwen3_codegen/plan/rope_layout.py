@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from qwen3_runtime.checkpoint.transform import Concat, PermuteHalves, Rows
-from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
-
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.ir.graph import Graph, Node, Region, Weight
+from qwen3_runtime.checkpoint.transform import Concat, PermuteHalves, Rows
+from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
 
 
 @dataclass(frozen=True, slots=True)

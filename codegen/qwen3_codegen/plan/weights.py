@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from qwen3_runtime.checkpoint.transform import Transpose
-
 from qwen3_codegen.ir.graph import Region, Weight
 from qwen3_codegen.plan.records import Origin, TensorRef, WeightPlan
+from qwen3_runtime.checkpoint.transform import Transpose
 
 
 class ModelWeights:

@@ -59,8 +59,8 @@ class EngineHandle {
                              const Int32Array& query_lens, const Int32Array& seq_lens,
                              const Int32Array& logit_rows,
                              const std::vector<std::pair<py::object, py::object>>& places) {
-    Batch batch{span(token_ids), span(positions), span(query_lens), span(seq_lens),
-                span(logit_rows), {}};
+    Batch batch{span(token_ids), span(positions),  span(query_lens),
+                span(seq_lens),  span(logit_rows), {}};
     std::vector<Int32Array> kept;  // keeps converted arrays alive during the step
     kept.reserve(2 * places.size());
     for (const auto& [slots, block_table] : places) {
@@ -90,9 +90,12 @@ class EngineHandle {
 
 const char* kind_name(CacheKind kind) {
   switch (kind) {
-    case CacheKind::kContiguous: return "contiguous";
-    case CacheKind::kPaged: return "paged";
-    case CacheKind::kRecurrent: return "recurrent";
+    case CacheKind::kContiguous:
+      return "contiguous";
+    case CacheKind::kPaged:
+      return "paged";
+    case CacheKind::kRecurrent:
+      return "recurrent";
   }
   return "unknown";
 }
@@ -106,7 +109,8 @@ py::list cache_groups(const EngineHandle& handle) {
     entry["layers"] = group.layers;
     entry["num_key_value_heads"] = group.num_key_value_heads;
     entry["head_dim"] = group.head_dim;
-    entry["window"] = group.window > 0 ? py::object(py::int_(group.window)) : py::object(py::none());
+    entry["window"] =
+        group.window > 0 ? py::object(py::int_(group.window)) : py::object(py::none());
     groups.append(entry);
   }
   return groups;
@@ -133,8 +137,8 @@ void define(py::module_& module, EngineFactory factory) {
                                          device_id};
              return std::make_unique<EngineHandle>(factory, options, read_weight);
            }),
-           py::kw_only(), py::arg("read_weight"), py::arg("max_model_len"),
-           py::arg("max_num_seqs"), py::arg("max_num_batched_tokens"), py::arg("device_id") = 0)
+           py::kw_only(), py::arg("read_weight"), py::arg("max_model_len"), py::arg("max_num_seqs"),
+           py::arg("max_num_batched_tokens"), py::arg("device_id") = 0)
       .def("forward", &EngineHandle::forward, py::arg("token_ids"), py::arg("positions"),
            py::arg("query_lens"), py::arg("seq_lens"), py::arg("logit_rows"), py::arg("places"))
       .def_property_readonly("vocab_size",

@@ -38,11 +38,11 @@ struct CachePlaces {
 
 // Sequence s brings query_lens[s] new tokens, packed in order, and has seq_lens[s] in all.
 struct Batch {
-  Int32Span token_ids;   // [num_tokens]
-  Int32Span positions;   // [num_tokens]
-  Int32Span query_lens;  // [num_seqs]
-  Int32Span seq_lens;    // [num_seqs]
-  Int32Span logit_rows;  // [num_logit_rows], ascending
+  Int32Span token_ids;              // [num_tokens]
+  Int32Span positions;              // [num_tokens]
+  Int32Span query_lens;             // [num_seqs]
+  Int32Span seq_lens;               // [num_seqs]
+  Int32Span logit_rows;             // [num_logit_rows], ascending
   std::vector<CachePlaces> places;  // one per cache group
 };
 

@@ -7,10 +7,13 @@ namespace qwen3 {
 size_t element_size(infiniDtype_t dtype) {
   switch (dtype) {
     case INFINI_DTYPE_F32:
-    case INFINI_DTYPE_I32: return 4;
+    case INFINI_DTYPE_I32:
+      return 4;
     case INFINI_DTYPE_F16:
-    case INFINI_DTYPE_BF16: return 2;
-    default: throw EngineFailure("a tensor of an element type that engines do not use");
+    case INFINI_DTYPE_BF16:
+      return 2;
+    default:
+      throw EngineFailure("a tensor of an element type that engines do not use");
   }
 }
 
@@ -43,8 +46,8 @@ Tensor Tensor::slice(size_t axis, size_t start, size_t count) const {
   require(start + count <= shape[axis], "a slice reaches past the end of its axis");
   Tensor view = *this;
   view.shape[axis] = count;
-  view.data += static_cast<ptrdiff_t>(start) * strides[axis] *
-               static_cast<ptrdiff_t>(element_size(dtype));
+  view.data +=
+      static_cast<ptrdiff_t>(start) * strides[axis] * static_cast<ptrdiff_t>(element_size(dtype));
   return view;
 }
 

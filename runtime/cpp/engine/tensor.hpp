@@ -1,4 +1,5 @@
-// A strided view of device memory: what an InfiniCore tensor descriptor describes, plus the pointer.
+// A strided view of device memory: what an InfiniCore tensor descriptor describes, plus the
+// pointer.
 #pragma once
 
 #include <infinicore.h>

@@ -29,7 +29,7 @@ struct AttentionShape {
 // A run of query rows of one sequence and the keys they may see.
 struct AttentionBlock {
   size_t sequence;
-  size_t first_row;    // in the packed batch
+  size_t first_row;  // in the packed batch
   size_t num_rows;
   size_t first_key;    // multiple of kLengthBucket
   size_t num_keys;     // multiple of kLengthBucket
@@ -44,14 +44,20 @@ class ContiguousAttention {
   ContiguousAttention(Ops& ops, const Device& device, AttentionShape shape,
                       const EngineOptions& options, std::vector<int32_t> windows,
                       const Tensor& scratch, const Tensor& mask)
-      : ops_(ops), device_(device), shape_(shape), options_(options), windows_(std::move(windows)),
-        scratch_(scratch), mask_(mask), plans_(windows_.size()) {}
+      : ops_(ops),
+        device_(device),
+        shape_(shape),
+        options_(options),
+        windows_(std::move(windows)),
+        scratch_(scratch),
+        mask_(mask),
+        plans_(windows_.size()) {}
 
   // Query rows taken at once: as many as keep the scores within kScoreBytes.
   static size_t rows_per_block(AttentionShape shape, const EngineOptions& options,
                                infiniDtype_t dtype) {
-    const size_t row_bytes = shape.num_heads * round_up(options.max_model_len, kLengthBucket) *
-                             element_size(dtype);
+    const size_t row_bytes =
+        shape.num_heads * round_up(options.max_model_len, kLengthBucket) * element_size(dtype);
     const size_t limit = std::min(options.max_num_batched_tokens, kMaxRowsPerBlock);
     return std::clamp<size_t>(kScoreBytes / row_bytes, 1, limit);
   }
@@ -115,7 +121,8 @@ class ContiguousAttention {
     const size_t seq_len = static_cast<size_t>(batch_->seq_lens[sequence]);
     const size_t query_len = static_cast<size_t>(batch_->query_lens[sequence]);
     const size_t past = seq_len - query_len;
-    ops_.rearrange(cache.slice(1, past, query_len), rows.rows(first_row, query_len).permute({1, 0, 2}));
+    ops_.rearrange(cache.slice(1, past, query_len),
+                   rows.rows(first_row, query_len).permute({1, 0, 2}));
     const size_t padded = round_up(seq_len, kLengthBucket);
     if (padded > round_up(past, kLengthBucket) && padded > seq_len) {
       ops_.rearrange(cache.slice(1, seq_len, padded - seq_len), zeros(padded - seq_len));
@@ -124,8 +131,9 @@ class ContiguousAttention {
 
   // [num_key_value_heads, count, head_dim] of zeros: one row of zeros, repeated.
   Tensor zeros(size_t count) const {
-    return scratch_.rows(0, shape_.head_dim).repeated(0, count).repeated(
-        0, shape_.num_key_value_heads);
+    return scratch_.rows(0, shape_.head_dim)
+        .repeated(0, count)
+        .repeated(0, shape_.num_key_value_heads);
   }
 
   void plan_blocks(size_t window, size_t w) {
@@ -138,11 +146,12 @@ class ContiguousAttention {
       for (size_t start = 0; start < query_len; start += step) {
         const size_t rows = std::min(step, query_len - start);
         const size_t first_position = past + start;
-        const size_t oldest = window > 0 && first_position + 1 > window ? first_position + 1 - window : 0;
+        const size_t oldest =
+            window > 0 && first_position + 1 > window ? first_position + 1 - window : 0;
         const size_t first_key = oldest / kLengthBucket * kLengthBucket;
         const size_t end = round_up(first_position + rows, kLengthBucket);
-        plans_[w].push_back({s, first_row + start, rows, first_key, end - first_key,
-                             host_mask_.size()});
+        plans_[w].push_back(
+            {s, first_row + start, rows, first_key, end - first_key, host_mask_.size()});
         append_mask(first_position, rows, first_key, end, window);
       }
       first_row += query_len;
@@ -150,7 +159,8 @@ class ContiguousAttention {
   }
 
   // Row i stands at `first_position + i` and sees keys (position - window, position].
-  void append_mask(size_t first_position, size_t rows, size_t first_key, size_t end, size_t window) {
+  void append_mask(size_t first_position, size_t rows, size_t first_key, size_t end,
+                   size_t window) {
     const float hidden = masked(mask_.dtype);
     for (size_t row = 0; row < rows; ++row) {
       const size_t position = first_position + row;
@@ -171,7 +181,9 @@ class ContiguousAttention {
     free = free.rows(scores.num_elements(), free.shape[0] - scores.num_elements());
 
     const Tensor mask = mask_.rows(block.mask_offset, rows * block.num_keys)
-                            .shaped({rows, block.num_keys}).repeated(0, group).repeated(0, kv_heads);
+                            .shaped({rows, block.num_keys})
+                            .repeated(0, group)
+                            .repeated(0, kv_heads);
     ops_.rearrange(scores, mask);
     const Tensor merged_scores = scores.flatten(1);  // [kv_heads, group * rows, num_keys]
     const Tensor grouped_query = by_key_value_head(query);
@@ -194,10 +206,12 @@ class ContiguousAttention {
 
   // [rows, num_heads, head_dim] read as [kv_heads, group, rows, head_dim].
   Tensor by_key_value_head(const Tensor& tensor) const {
-    return tensor.unflatten(1, shape_.num_key_value_heads, shape_.group_size()).permute({1, 2, 0, 3});
+    return tensor.unflatten(1, shape_.num_key_value_heads, shape_.group_size())
+        .permute({1, 2, 0, 3});
   }
 
-  // [kv_heads, group, rows, head_dim] with one row or one head per group as [kv_heads, n, head_dim].
+  // [kv_heads, group, rows, head_dim] with one row or one head per group as [kv_heads, n,
+  // head_dim].
   static Tensor mergeable(const Tensor& grouped) {
     return grouped.shape[2] == 1 ? grouped.at(2, 0) : grouped.at(1, 0);
   }

@@ -47,9 +47,9 @@ PortableEngine::PortableEngine(const DeviceTarget& target, const EngineOptions& 
       options_(options),
       dtype_(dtype),
       cache_groups_(std::move(cache_groups)) {
-  require(options.max_model_len > 0 && options.max_num_seqs > 0 &&
-              options.max_num_batched_tokens > 0,
-          "max_model_len, max_num_seqs and max_num_batched_tokens must be positive");
+  require(
+      options.max_model_len > 0 && options.max_num_seqs > 0 && options.max_num_batched_tokens > 0,
+      "max_model_len, max_num_seqs and max_num_batched_tokens must be positive");
   position_buffer_ = allocate(INFINI_DTYPE_I32, {options.max_num_batched_tokens});
   allocate_cache(num_layers);
 }

@@ -74,7 +74,7 @@ class PortableEngine : public Engine {
   const EngineOptions options_;
   const infiniDtype_t dtype_;
   const std::vector<CacheGroup> cache_groups_;
-  std::vector<LayerCache> cache_;   // [num_layers]
+  std::vector<LayerCache> cache_;             // [num_layers]
   std::vector<size_t> cache_group_of_layer_;  // [num_layers]
 
   const Batch* batch_ = nullptr;  // the step in flight
