@@ -80,6 +80,10 @@ def _rope(call: CallSite) -> tuple[Value, ...]:
                 expected=f"at most {call.last_size(value)}",
             )
     targets = call.targets or ("rope",) * len(call.inputs)
+    if len(targets) != len(call.inputs):
+        raise call.fail(
+            "has the wrong number of targets", got=len(targets), expected=len(call.inputs)
+        )
     return tuple(
         call.emit_inner("rope", {"x": value}, {"table": name}, target)
         for value, target in zip(call.inputs, targets, strict=True)

@@ -75,6 +75,13 @@ class RegionBuilder:
                 got=error.got,
                 expected=error.expected,
             ) from None
+        if len(names) != len(results):
+            raise SpecError(
+                f"'{op}' has the wrong number of targets",
+                where=location,
+                got=len(names),
+                expected=len(results),
+            )
         outputs = tuple(
             self._define(name, op, type_) for name, type_ in zip(names, results, strict=True)
         )
