@@ -136,6 +136,7 @@ def _make_engine(
         "QWEN3_MODULE_SUFFIX": request.toolchain.module_suffix,
     }
     if request.installed is None:
+        definitions["QWEN3_INFINICORE_EMBEDDED"] = "ON"
         definitions["QWEN3_INFINI_LIBRARIES"] = str(runtime / "libinfinicore_embedded.a")
     cmake_build(source, build, request.toolchain, definitions, ("_engine",))
     name = f"_engine{request.toolchain.module_suffix}"
@@ -151,6 +152,7 @@ def _common_definitions(runtime: Path, request: BuildRequest) -> dict[str, str]:
         "QWEN3_INFINICORE_HEADERS": str(runtime / "include"),
         "QWEN3_PYTHON_INCLUDE_DIRS": ";".join(map(str, request.toolchain.python_include_dirs)),
         "CMAKE_CXX_FLAGS": " ".join(request.isa.flags),
+        "QWEN3_ISA_FLAGS": " ".join(request.isa.flags),
     }
     if request.installed is not None:
         libraries = [request.installed.lib_dir / f"lib{name}.so" for name in _LIBRARIES]
