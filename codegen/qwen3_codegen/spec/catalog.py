@@ -135,6 +135,7 @@ def load_model(
     overrides: Mapping[str, str] | None = None,
     ignore_config_keys: tuple[str, ...] = (),
     architecture: str | None = None,
+    name: str | None = None,
 ) -> ModelSpec:
     """Loads a model.
 
@@ -144,6 +145,7 @@ def load_model(
         overrides: ``--set`` values by config field, as text.
         ignore_config_keys: Config fields the user vouches for, beside the model spec's own.
         architecture: Name or path that replaces the architecture the model names.
+        name: The model's name where it comes from a checkpoint, which has none of its own.
 
     Raises:
         SpecError: There is no such model, or its description is wrong.
@@ -162,7 +164,7 @@ def load_model(
             expected=f"a path, or one of {', '.join(model_names())}",
             hint=nearest(reference, model_names()),
         )
-    name, source = _checkpoint_config(path, reference)
+    found, source = _checkpoint_config(path, reference)
     where = source.where("model_type")
     chosen = (
         load_architecture(architecture)
@@ -172,7 +174,7 @@ def load_model(
     return resolve_model(
         chosen,
         source,
-        name=name,
+        name=name or found,
         location=SourceLocation(source.path, 1),
         overrides=overrides,
         ignore_config_keys=tuple(ignore_config_keys),
@@ -213,16 +215,17 @@ def _from_spec(
 
 def _checkpoint_config(path: Path, reference: str) -> tuple[str, ConfigSource]:
     """Returns a name for the model in a checkpoint, and its config."""
-    if path.is_dir() or path.name == "config.json":
-        file = path if path.is_file() else path / "config.json"
-        if not file.is_file():
-            raise SpecError("a checkpoint folder without config.json", where=reference)
+    file = path / "config.json" if path.is_dir() else path
+    if file.name == "config.json" and file.is_file():
         shown = str(Path(reference) / "config.json") if path.is_dir() else reference
         return _model_name(file.resolve().parent.name), config_from_json(file, shown)
     from qwen3_runtime.checkpoint import open_checkpoint
 
-    with open_checkpoint(path) as checkpoint:
+    checkpoint = open_checkpoint(path)
+    try:
         values = freeze(checkpoint.config)
+    finally:
+        checkpoint.close()
     assert isinstance(values, Mapping)
     return _model_name(path.stem), ConfigSource(values=values, path=reference)
 

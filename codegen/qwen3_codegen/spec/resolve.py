@@ -32,7 +32,7 @@ from qwen3_codegen.spec.source import SourceLocation
 from qwen3_codegen.spec.syntax import Literal
 from qwen3_codegen.spec.yaml_loader import kind_of
 
-__all__ = ["resolve_model"]
+__all__ = ["resolve_model", "with_dtype"]
 
 _DTYPES = {dtype.value: dtype for dtype in (DType.F32, DType.BF16, DType.F16)}
 _DTYPES |= {f"torch.{name}": dtype for name, dtype in _DTYPES.items()}
@@ -91,6 +91,23 @@ def resolve_model(
         notes=tuple(note for note in [*notes, *dtype_notes] if note),
         ignored_config_keys=tuple(key for key in ignore_config_keys if key in source.values),
         location=location,
+    )
+
+
+def with_dtype(spec: ModelSpec, dtype: DType) -> ModelSpec:
+    """Returns a model computed in another dtype; constants rounded to the dtype follow it."""
+    if dtype is spec.dtype:
+        return spec
+    changed = resolve_model(
+        spec.architecture,
+        ConfigSource(values=spec.huggingface_config, path=spec.location.path),
+        name=spec.name,
+        location=spec.location,
+        overrides={"dtype": dtype.value},
+        ignore_config_keys=spec.ignored_config_keys,
+    )
+    return dataclasses.replace(
+        spec, dtype=dtype, config=changed.config, layers=changed.layers, rope=changed.rope
     )
 
 

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from qwen3_codegen.spec.float32_power import power
 from qwen3_codegen.spec.model import RopeTable
 
 __all__ = ["ROPE_KEYS", "ROPE_TYPES", "RopeKeys", "rope_table"]
@@ -97,9 +98,7 @@ _Compute: TypeAlias = Callable[[Mapping[str, Any], int, int], _Frequencies]
 def _powers(parameters: Mapping[str, Any], dim: int) -> _F32:
     """``theta ** (2i / dim)``, [dim / 2]."""
     exponents = np.arange(0, dim, 2).astype(np.float32) / np.float32(dim)
-    theta = np.float64(np.float32(parameters["rope_theta"]))
-    powers: _F32 = np.power(theta, exponents.astype(np.float64)).astype(np.float32)
-    return powers
+    return power(parameters["rope_theta"], exponents)
 
 
 def _reciprocal(values: _F32, numerator: float = 1.0) -> _F32:

@@ -1,0 +1,5 @@
+"""Hard random checkpoints of a spec: any engine can be tried without downloading weights."""
+
+from qwen3_codegen.random_checkpoint.writer import write_random_checkpoint
+
+__all__ = ["write_random_checkpoint"]
