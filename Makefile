@@ -20,7 +20,7 @@ help: ## Show the targets
 setup: $(VENV)/.installed ## Make .venv and install qwen3-codegen into it, editable
 
 demo: $(VENV)/.installed $(VENV)/.model ## Build an engine for SmolLM2-135M and let it answer a question
-	$(BIN)/python -m qwen3_codegen.demo
+	$(BIN)/python -m qwen3_codegen.cli.demo
 
 test: $(VENV)/.tested lint check ## Install the test tools, then run linters, type checks and tests
 

@@ -11,6 +11,7 @@ from qwen3_codegen.compile import CompileOptions, build_model, make_graph, plan_
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.ir.interpreter import Interpreter
 from qwen3_codegen.paths import cache_dir
+from qwen3_codegen.progress import status
 from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.spec.device import load_device, parse_dtype
 from qwen3_codegen.spec.model import ModelSpec
@@ -200,8 +201,6 @@ def _compiled(
     limits: Limits,
     show_progress: bool,
 ) -> Engine:
-    from qwen3_codegen.cli.options import status
-
     compiled = plan_model(spec, load_device(dev), options)
     key = content_key([*compiled.files.values(), options.isa, options.infinicore])
     with status() as notify:

@@ -14,8 +14,8 @@ from tests.project.source_tree import CODEGEN, ROOT, RUNTIME, handwritten_files,
 
 STAGES = (
     {"errors", "dtypes", "paths"},
-    {"spec"},
     {"infinicore"},
+    {"spec"},
     {"ir"},
     {"frontend"},
     {"passes"},

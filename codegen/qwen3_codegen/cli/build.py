@@ -6,13 +6,8 @@ import argparse
 import time
 from pathlib import Path
 
-from qwen3_codegen.cli.options import (
-    add_spec_options,
-    add_target_options,
-    parse_overrides,
-    refuse_unavailable,
-    say,
-    status,
+from qwen3_codegen.cli.options import add_spec_options, add_target_options, parse_overrides, refuse_unavailable
+from qwen3_codegen.progress import say, status
 )
 from qwen3_codegen.compile import CompiledPlan, CompileOptions, build_model, emit_model, plan_model
 from qwen3_codegen.spec.catalog import load_model

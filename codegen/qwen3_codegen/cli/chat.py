@@ -14,7 +14,7 @@ from qwen3_codegen.cli.model_options import (
     require,
     sampling_params,
 )
-from qwen3_codegen.cli.options import say
+from qwen3_codegen.progress import say
 
 if TYPE_CHECKING:
     from qwen3_codegen.llm import LLM

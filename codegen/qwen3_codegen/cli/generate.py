@@ -15,8 +15,9 @@ from qwen3_codegen.cli.model_options import (
     require,
     sampling_params,
 )
-from qwen3_codegen.cli.options import existing_path, say
+from qwen3_codegen.cli.options import existing_path
 from qwen3_codegen.errors import CodegenError
+from qwen3_codegen.progress import say
 
 _EXAMPLES = """\
 examples:

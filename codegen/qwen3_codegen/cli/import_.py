@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from qwen3_codegen.cli.options import add_override_options, parse_overrides, say
+from qwen3_codegen.cli.options import add_override_options, parse_overrides
 from qwen3_codegen.emission.render import write_if_changed
 from qwen3_codegen.errors import SpecError
+from qwen3_codegen.progress import say
 from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.spec.export import model_yaml
 

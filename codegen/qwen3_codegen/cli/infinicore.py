@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from qwen3_codegen.cli.options import existing_path, say, status
+from qwen3_codegen.cli.options import existing_path
 from qwen3_codegen.infinicore.install import default_root, install, probe
+from qwen3_codegen.progress import say, status
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

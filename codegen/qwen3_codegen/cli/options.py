@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from qwen3_codegen.errors import CodegenError
@@ -105,24 +102,6 @@ def parse_overrides(pairs: list[str]) -> dict[str, str]:
             raise CodegenError("a config field is set twice", got=f"--set {pair}")
         overrides[key] = value
     return overrides
-
-
-def say(text: str) -> None:
-    """Tells the user something; standard output stays for results."""
-    print(text, file=sys.stderr)
-
-
-@contextmanager
-def status() -> Iterator[Callable[[str], None]]:
-    """Yields a function that shows what is being done, as a spinner on a terminal."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield say
-        return
-    with console.status("working ...") as spinner:
-        yield lambda text: spinner.update(f"{text} ...")
 
 
 def existing_path(text: str) -> Path:

@@ -7,8 +7,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from qwen3_codegen.cli.options import add_spec_options, parse_overrides, say
+from qwen3_codegen.cli.options import add_spec_options, parse_overrides
 from qwen3_codegen.errors import CodegenError
+from qwen3_codegen.progress import say
 from qwen3_codegen.random_checkpoint import write_random_checkpoint
 from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.spec.device import parse_dtype

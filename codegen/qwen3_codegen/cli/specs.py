@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 
-from qwen3_codegen.cli.options import add_override_options, parse_overrides, say
+from qwen3_codegen.cli.options import add_override_options, parse_overrides
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.model_size import ModelSize, model_size
+from qwen3_codegen.progress import say
 from qwen3_codegen.spec.catalog import load_model, model_names, shipped_models
 from qwen3_codegen.spec.model import ModelSpec
 
