@@ -160,6 +160,8 @@ class CFunction:
 
     name: str
     args: tuple[str, ...]
+    refused: Mapping[str, str]
+    """Devices on which the function does nothing but return this status (``NOT_IMPLEMENTED``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,12 +122,22 @@ def _library(value: object, release: str, where: str) -> Library:
             for entry in _in_release(fields.take("structs"), release)
         ),
         functions=tuple(
-            CFunction(entry["name"], tuple(entry["args"]))
+            CFunction(entry["name"], tuple(entry["args"]), _refused(entry, release))
             for entry in _in_release(fields.take("functions"), release)
         ),
     )
     fields.close()
     return library
+
+
+def _refused(function: Mapping[str, Any], release: str) -> Mapping[str, str]:
+    return MappingProxyType(
+        {
+            device: entry["status"]
+            for entry in _in_release(function.get("refused", ()), release)
+            for device in entry["devices"]
+        }
+    )
 
 
 class _OperatorReader:
