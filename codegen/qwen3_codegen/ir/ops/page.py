@@ -1,0 +1,80 @@
+"""The op page, ``docs/ops.md``, from the op table.
+
+``python -m qwen3_codegen.ir.ops.page > docs/ops.md`` writes it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from qwen3_codegen.ir.ops import OPS
+from qwen3_codegen.ir.ops.definition import Lowering, OpDef
+
+__all__ = ["render_page"]
+
+_HEAD = """\
+# Ops
+
+<!-- Generated from the op table: python -m qwen3_codegen.ir.ops.page > docs/ops.md -->
+
+Every op of the graph, as `codegen/qwen3_codegen/ir/ops/` defines it. The NumPy reference beside
+each row is what the op means; the interpreter runs it, and emitted engines are compared with it.
+
+`num_tokens` is the number of packed tokens of a step over all sequences, `num_logit_rows` the
+number of rows whose logits are asked for, `rows` either of them. *activation* is the model's
+dtype; inputs marked float32 stay so beside half activations.
+
+| op | results | per-sequence cache | portable lowering |
+|---|---|---|---|
+"""
+
+
+def render_page() -> str:
+    """Returns the page as Markdown."""
+    rows = "".join(f"{_overview(op)}\n" for op in OPS.values())
+    return _HEAD + rows + "".join("\n" + "\n".join(_section(op)) + "\n" for op in OPS.values())
+
+
+def _overview(op: OpDef) -> str:
+    cached = "yes" if op.stateful else ""
+    lowering = _lowering(op.lowerings["portable"], brief=True)
+    return f"| [{op.name}](#{op.name}) | {_code(op.result)} | {cached} | {lowering} |"
+
+
+def _section(op: OpDef) -> Iterator[str]:
+    yield f"## {op.name}"
+    yield ""
+    yield op.doc
+    yield ""
+    yield "| input | shape | dtype | |"
+    yield "|---|---|---|---|"
+    for role in op.roles:
+        name = f"{role.name}0, {role.name}1, ..." if role.variadic else role.name
+        needed = "" if role.required else "optional"
+        yield f"| {name} | {_code(role.shape)} | {role.element.value} | {needed} |"
+    yield ""
+    yield f"Result: {_code(op.result)}, activation."
+    if op.attributes:
+        yield ""
+        yield "| attribute | type | |"
+        yield "|---|---|---|"
+        for attribute in op.attributes:
+            bound = ", above zero" if attribute.positive else ""
+            yield f"| {attribute.name} | {attribute.kind.value}{bound} | {attribute.doc} |"
+    yield ""
+    for name, lowering in op.lowerings.items():
+        yield f"{name.capitalize()} lowering: {_lowering(lowering, brief=False)}."
+
+
+def _lowering(lowering: Lowering, *, brief: bool) -> str:
+    if lowering.refusal is not None:
+        return "no" if brief else f"none; {lowering.refusal}"
+    return ", ".join(map(_code, lowering.operators)) or "copies and views"
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if not text.startswith("the ") and text != "any" else text
+
+
+if __name__ == "__main__":
+    print(render_page(), end="")
