@@ -120,8 +120,11 @@ class _Planner:
     def _plan_outer(self, region: Region, hidden: Place, *, is_prologue: bool) -> RegionPlan:
         transposed = self._transposed(region)
         weights = self._model_weights.add_region(region, transposed)
-        fixed = {} if is_prologue else {region.parameters[0].name: hidden}
-        parameters, steps = self._steps(region, weights, fixed, hidden if is_prologue else None)
+        if is_prologue:
+            parameters, steps = self._steps(region, weights, {}, hidden)
+        else:  # run for one part of the logit rows after the other
+            fixed = {region.parameters[0].name: hidden}
+            parameters, steps = self._steps(region, weights, fixed, None, runs_again=True)
         return RegionPlan(region.name, parameters, steps, region.results[0], (), (), {})
 
     def _plan_kind(self, index: int, hidden: Place) -> RegionPlan:
@@ -150,8 +153,10 @@ class _Planner:
         weights: Mapping[str, TensorRef],
         fixed: Mapping[str, Place],
         result_place: Place | None,
+        *,
+        runs_again: bool = False,
     ) -> tuple[tuple[Definition, ...], tuple[Step, ...]]:
-        storage = RegionStorage(region, self._engine.pool, fixed)
+        storage = RegionStorage(region, self._engine.pool, fixed, runs_again=runs_again)
         values = {value.name: value for value in region.values()}
         context = RegionContext(self._engine, storage, weights, values)
         steps = []
@@ -191,13 +196,7 @@ class _Planner:
         choices = []
         for op in sorted(self._used_by_op):
             operators = tuple(sorted(self._used_by_op[op]))
-            if not operators:
-                reason = "views and copies only"
-            elif operators == (op,) or (op, operators) == ("linear", ("gemm",)):
-                reason = "the device has it"
-            else:
-                reason = f"decomposed: InfiniCore {self._request.api.release} has no {op}"
-            choices.append(OpChoice(op, operators, reason))
+            choices.append(OpChoice(op, operators, _reason(op, operators)))
         return tuple(choices)
 
     def _memory(
@@ -218,6 +217,16 @@ class _Planner:
             activation_bytes_per_token=per_token + scratch,
             logit_bytes_per_row=per_row,
         )
+
+
+def _reason(op: str, operators: tuple[str, ...]) -> str:
+    own = "gemm" if op == "linear" else op
+    others = ", ".join(name for name in operators if name != own)
+    if not operators:
+        return "views and copies only"
+    if own not in operators:
+        return "decomposed"
+    return f"the device's {own}; {others} for what it does not take" if others else "native"
 
 
 _NEUTRAL = {("alpha", 1.0), ("offset", 0.0)}
@@ -267,9 +276,10 @@ def _cache_groups(graph: Graph, lowering: str) -> tuple[CacheGroup, ...]:
             window = node.attributes["window"]
             key = (int(kv_heads), int(head_dim), window if isinstance(window, int) else None)
             layers.setdefault(key, []).append(layer)
+    windows = [window for _, _, window in layers]
     return tuple(
         CacheGroup(
-            name="full" if window is None else f"window_{window}",
+            name=_group_name(window, kv_heads, head_dim, is_alone=windows.count(window) == 1),
             kind="contiguous" if lowering == "portable" else "paged",
             layers=tuple(members),
             num_key_value_heads=kv_heads,
@@ -279,3 +289,8 @@ def _cache_groups(graph: Graph, lowering: str) -> tuple[CacheGroup, ...]:
         )
         for (kv_heads, head_dim, window), members in layers.items()
     )
+
+
+def _group_name(window: int | None, kv_heads: int, head_dim: int, *, is_alone: bool) -> str:
+    name = "full" if window is None else f"window_{window}"
+    return name if is_alone else f"{name}_{kv_heads}x{head_dim}"

@@ -7,7 +7,7 @@ last node that reads any value in it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from qwen3_codegen.dtypes import DType
@@ -106,19 +106,30 @@ class RegionStorage:
     Args:
         region: The region.
         pool: Buffers of the engine.
-        fixed: Places of the region's parameters, which also its results must end up in.
+        fixed: Places of the region's parameters; nothing else is put into their buffers.
+        runs_again: Whether the region may run several times on the same parameters, which then
+            must stay as they are.
     """
 
-    def __init__(self, region: Region, pool: BufferPool, fixed: Mapping[str, Place]) -> None:
+    def __init__(
+        self,
+        region: Region,
+        pool: BufferPool,
+        fixed: Mapping[str, Place],
+        *,
+        runs_again: bool = False,
+    ) -> None:
         self._pool = pool
         self._places: dict[str, Place] = dict(fixed)
         self._held = {place.buffer for place in fixed.values()}
         self._last_use = self._last_uses(region)
+        if runs_again:
+            self._last_use.update(dict.fromkeys(fixed, len(region.nodes)))
         self._now = 0
 
     @staticmethod
     def _last_uses(region: Region) -> dict[str, int]:
-        last: dict[str, int] = {}
+        last: dict[str, int] = dict.fromkeys((value.name for value in region.parameters), -1)
         for index, node in enumerate(region.nodes):
             for output in node.outputs:
                 last[output.name] = index
@@ -151,19 +162,24 @@ class RegionStorage:
         """Puts ``value`` onto a place that already exists (a view, or an op in place)."""
         self._places[value.name] = place
 
-    def may_overwrite(self, name: str) -> bool:
-        """Says whether nothing alive after this node reads what ``name`` covers."""
+    def may_overwrite(self, name: str, *, beside: Iterable[str] = ()) -> bool:
+        """Says whether an op may write its result onto its input ``name``.
+
+        Nothing alive after this node may read what ``name`` covers, and none of the op's inputs
+        ``beside`` it may share an element with it, since an op writes while it still reads.
+        Weights among those have no place and never do.
+        """
         place = self._places[name]
-        return not any(
-            other.overlaps(place)
-            for value, other in self._places.items()
-            if self._last_use.get(value, -1) > self._now
+        read_now = (self._places[other] for other in beside if other in self._places)
+        read_later = (
+            other for value, other in self._places.items() if self._last_use[value] > self._now
         )
+        return not any(other.overlaps(place) for other in (*read_now, *read_later))
 
     def _busy(self) -> set[int]:
         alive = {
             place.buffer
             for value, place in self._places.items()
-            if self._last_use.get(value, -1) >= self._now
+            if self._last_use[value] >= self._now
         }
         return alive | self._held

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.infinicore.api import InfiniCoreApi
 from qwen3_codegen.ir.graph import Graph, Node, Value, ValueType
-from qwen3_codegen.plan.records import AttentionShape, Definition, Origin, TensorRef
+from qwen3_codegen.plan.records import Action, AttentionShape, Definition, Origin, TensorRef
 from qwen3_codegen.plan.storage import BufferPool, Place, RegionStorage
+
+Lowered: TypeAlias = tuple[tuple[Definition, ...], tuple[Action, ...]]
+"""What carries a node out."""
 
 _ABI_DTYPES = {DType.F32: "f32", DType.BF16: "bf16", DType.F16: "f16", DType.I32: "i32"}
 
@@ -104,3 +108,30 @@ class RegionContext:
     def type_of(self, name: str) -> ValueType:
         """Returns the type of a value or weight."""
         return self.values[name].type
+
+
+def number(node: Node, name: str) -> float:
+    """Returns an attribute that is a number; TypeError is our fault, the op table checks it."""
+    value = node.attributes[name]
+    if not isinstance(value, int | float):
+        raise TypeError(f"{node.op}: attribute {name} is {value!r}")
+    return float(value)
+
+
+def spread_vector(vector: TensorRef, type_: ValueType) -> TensorRef:
+    """Returns a vector [n] as rows of a value [rows, n], without copying."""
+    return vector.viewed("repeated", 0, type_.shape[0])
+
+
+def spread_scalar(scalar: TensorRef, type_: ValueType) -> TensorRef:
+    """Returns a scalar [1] as a value of any shape, without copying."""
+    reference = scalar.viewed("at", 0, 0)
+    for extent in reversed(type_.shape):
+        reference = reference.viewed("repeated", 0, extent)
+    return reference
+
+
+def spread_last(reference: TensorRef, type_: ValueType) -> TensorRef:
+    """Returns a value whose last size is 1 as one of the last size of ``type_``."""
+    last = len(type_.shape) - 1
+    return reference.viewed("at", last, 0).viewed("repeated", last, type_.shape[last])

@@ -8,15 +8,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
 
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import LoweringError
-from qwen3_codegen.ir.graph import Node, ValueType
-from qwen3_codegen.plan.portable.context import RegionContext
+from qwen3_codegen.ir.graph import Node
+from qwen3_codegen.ir.ops import OPS
+from qwen3_codegen.plan.portable.context import Lowered, RegionContext, number, spread_vector
+from qwen3_codegen.plan.portable.elementwise import (
+    lower_binary,
+    lower_gelu_tanh,
+    lower_relu,
+    lower_scale,
+    lower_silu,
+    lower_swiglu,
+)
 from qwen3_codegen.plan.records import (
     Action,
-    ActivationCall,
     AttentionCall,
     AttentionShape,
     Definition,
@@ -26,8 +33,6 @@ from qwen3_codegen.plan.records import (
     TensorRef,
 )
 from qwen3_codegen.plan.storage import row_elements
-
-Lowered: TypeAlias = tuple[tuple[Definition, ...], tuple[Action, ...]]
 
 NEOX = "INFINIOP_ROPE_ALGO_GPT_NEOX"
 GPT_J = "INFINIOP_ROPE_ALGO_GPT_J"
@@ -39,35 +44,15 @@ def lower_node(node: Node, context: RegionContext) -> Lowered:
     Raises:
         LoweringError: The device lacks an operator, or no decomposition of the op is known.
     """
-    try:
-        lowering = LOWERINGS[node.op]
-    except KeyError:
+    if node.op not in LOWERINGS:
         raise LoweringError(
             f"the portable lowering cannot carry out {node.op}",
             where=node.location,
+            got=OPS[node.op].lowerings["portable"].refusal,
             expected=", ".join(sorted(LOWERINGS)),
-        ) from None
-    return lowering(node, context)
-
-
-def _float(node: Node, name: str) -> float:
-    value = node.attributes[name]
-    if not isinstance(value, int | float):
-        raise TypeError(f"{node.op}: attribute {name} is {value!r}")
-    return float(value)
-
-
-def _spread(vector: TensorRef, type_: ValueType) -> TensorRef:
-    """A vector [n] as rows of a value [rows, n], without copying."""
-    return vector.viewed("repeated", 0, type_.shape[0])
-
-
-def _spread_scalar(scalar: TensorRef, type_: ValueType) -> TensorRef:
-    """A scalar [1] as a value of any shape, without copying."""
-    reference = scalar.viewed("at", 0, 0)
-    for extent in reversed(type_.shape):
-        reference = reference.viewed("repeated", 0, extent)
-    return reference
+            hint="the interpreter engine runs this model",
+        )
+    return LOWERINGS[node.op](node, context)
 
 
 def _embedding(node: Node, context: RegionContext) -> Lowered:
@@ -93,7 +78,7 @@ def _linear(node: Node, context: RegionContext) -> Lowered:
     definition, actions = _linear_start(node, context, target)
     beta = 1.0 if actions or "residual" in node.inputs else 0.0
     gemm = OperatorCall(
-        "gemm", (target, context.ref(node.inputs["x"]), weight), (_float(node, "alpha"), beta)
+        "gemm", (target, context.ref(node.inputs["x"]), weight), (number(node, "alpha"), beta)
     )
     return (definition,), (*actions, gemm)
 
@@ -105,7 +90,7 @@ def _linear_start(
     dtype = node.output.type.dtype
     bias = node.inputs.get("bias")
     residual = node.inputs.get("residual")
-    spread_bias = _spread(context.ref(bias), node.output.type) if bias else None
+    spread_bias = spread_vector(context.ref(bias), node.output.type) if bias else None
     if residual is None:
         definition = context.allocate(node.output)
         if spread_bias is None:
@@ -113,7 +98,7 @@ def _linear_start(
         context.engine.use(node, "rearrange", dst=dtype, src=dtype)
         return definition, (OperatorCall("rearrange", (target, spread_bias)),)
     actions: list[Action] = []
-    if context.storage.may_overwrite(residual):
+    if context.storage.may_overwrite(residual, beside=[node.inputs["x"]]):
         definition = context.overwrite(node.output, residual)
     else:
         definition = context.allocate(node.output)
@@ -128,7 +113,7 @@ def _linear_start(
 def _rms_norm(node: Node, context: RegionContext) -> Lowered:
     dtype = node.output.type.dtype
     engine = context.engine
-    if _float(node, "offset") != 0.0:
+    if number(node, "offset") != 0.0:
         raise LoweringError(
             "rms_norm with an offset reached the plan; fold_constants moves it into the weight",
             where=node.location,
@@ -137,7 +122,7 @@ def _rms_norm(node: Node, context: RegionContext) -> Lowered:
     definition = context.allocate(node.output)
     source, weight = context.ref(node.inputs["x"]), context.ref(node.inputs["weight"])
     target = TensorRef(Origin.VALUE, node.output.name)
-    epsilon = (_float(node, "eps"),)
+    epsilon = (number(node, "eps"),)
     rank = len(node.output.type.shape)
     if rank in engine.api.operators["rms_norm"].ranks(engine.device)["x"]:
         return (definition,), (OperatorCall("rms_norm", (target, source, weight), epsilon),)
@@ -219,105 +204,7 @@ def _attention(node: Node, context: RegionContext) -> Lowered:
         value,
         engine.attention_shape(shape),
         window,
-        _float(node, "scale"),
-    )
-    return (definition,), (call,)
-
-
-def _binary(operator: str) -> Callable[[Node, RegionContext], Lowered]:
-    def lower(node: Node, context: RegionContext) -> Lowered:
-        dtype = node.output.type.dtype
-        context.engine.use(node, operator, c=dtype, a=dtype, b=dtype)
-        first, second = node.inputs["a"], node.inputs["b"]
-        target = TensorRef(Origin.VALUE, node.output.name)
-        operands = [context.ref(first), context.ref(second)]
-        if context.type_of(second).shape != node.output.type.shape:
-            operands[1] = _spread_last(operands[1], node.output.type)
-        if context.storage.may_overwrite(first):
-            definition = context.overwrite(node.output, first)
-        else:
-            definition = context.allocate(node.output)
-        return (definition,), (OperatorCall(operator, (target, *operands)),)
-
-    return lower
-
-
-def _spread_last(reference: TensorRef, type_: ValueType) -> TensorRef:
-    """A value whose last size is 1 as one of the last size of ``type_``."""
-    last = len(type_.shape) - 1
-    return reference.viewed("at", last, 0).viewed("repeated", last, type_.shape[last])
-
-
-def _scale(node: Node, context: RegionContext) -> Lowered:
-    dtype = node.output.type.dtype
-    context.engine.use(node, "mul", c=dtype, a=dtype, b=dtype)
-    factor = context.engine.constant("scale", _float(node, "factor"))
-    source = node.inputs["x"]
-    if context.storage.may_overwrite(source):
-        definition = context.overwrite(node.output, source)
-    else:
-        definition = context.allocate(node.output)
-    target = TensorRef(Origin.VALUE, node.output.name)
-    spread = _spread_scalar(factor, node.output.type)
-    return (definition,), (OperatorCall("mul", (target, context.ref(source), spread)),)
-
-
-def _swiglu(node: Node, context: RegionContext) -> Lowered:
-    dtype = node.output.type.dtype
-    context.engine.use(node, "swiglu", c=dtype, a=dtype, b=dtype)
-    gate, up = node.inputs["gate"], node.inputs["up"]
-    if context.storage.may_overwrite(gate):
-        definition = context.overwrite(node.output, gate)
-    else:
-        definition = context.allocate(node.output)
-    target = TensorRef(Origin.VALUE, node.output.name)
-    return (definition,), (OperatorCall("swiglu", (target, context.ref(up), context.ref(gate))),)
-
-
-def _silu(node: Node, context: RegionContext) -> Lowered:
-    """silu(x) = 1 * x * sigmoid(x): swiglu with ones for ``up``."""
-    dtype = node.output.type.dtype
-    context.engine.use(node, "swiglu", c=dtype, a=dtype, b=dtype)
-    ones = _spread_scalar(context.engine.constant("one", 1.0), node.output.type)
-    source = node.inputs["x"]
-    definition = context.allocate(node.output)
-    target = TensorRef(Origin.VALUE, node.output.name)
-    return (definition,), (OperatorCall("swiglu", (target, ones, context.ref(source))),)
-
-
-def _relu(node: Node, context: RegionContext) -> Lowered:
-    dtype = node.output.type.dtype
-    context.engine.use(node, "relu", y=dtype, x=dtype)
-    definition = context.allocate(node.output)
-    target = TensorRef(Origin.VALUE, node.output.name)
-    relu = OperatorCall("relu", (target, context.ref(node.inputs["x"])))
-    if node.op == "relu":
-        return (definition,), (relu,)
-    context.engine.use(node, "mul", c=dtype, a=dtype, b=dtype)
-    return (definition,), (relu, OperatorCall("mul", (target, target, target)))
-
-
-def _gelu_tanh(node: Node, context: RegionContext) -> Lowered:
-    dtype = node.output.type.dtype
-    engine = context.engine
-    engine.use(node, "mul", c=dtype, a=dtype, b=dtype)
-    engine.use(node, "add", c=dtype, a=dtype, b=dtype)
-    engine.use(node, "causal_softmax", y=dtype, x=dtype)
-    engine.use(node, "rearrange", dst=dtype, src=dtype)
-    slope = 2.0 * math.sqrt(2.0 / math.pi)
-    constants = (
-        engine.constant("gelu_cubic", slope * 0.044715),
-        engine.constant("gelu_linear", slope),
-        engine.constant("zero", 0.0),
-    )
-    definition = context.allocate(node.output)
-    engine.scratch_columns = max(engine.scratch_columns, 3 * row_elements(node.output))
-    call = ActivationCall(
-        "gelu_tanh",
-        TensorRef(Origin.VALUE, node.output.name),
-        context.ref(node.inputs["x"]),
-        constants,
-        TensorRef(Origin.BUFFER, "scratch"),
+        number(node, "scale"),
     )
     return (definition,), (call,)
 
@@ -376,23 +263,23 @@ def _concat(node: Node, context: RegionContext) -> Lowered:
 
 
 LOWERINGS: Mapping[str, Callable[[Node, RegionContext], Lowered]] = {
-    "add": _binary("add"),
+    "add": lower_binary,
     "attention": _attention,
     "concat": _concat,
     "embedding": _embedding,
     "gather_rows": _gather_rows,
-    "gelu_tanh": _gelu_tanh,
+    "gelu_tanh": lower_gelu_tanh,
     "linear": _linear,
-    "mul": _binary("mul"),
-    "relu": _relu,
-    "relu2": _relu,
+    "mul": lower_binary,
+    "relu": lower_relu,
+    "relu2": lower_relu,
     "reshape": _reshape,
     "rms_norm": _rms_norm,
     "rope": _rope,
-    "scale": _scale,
-    "silu": _silu,
+    "scale": lower_scale,
+    "silu": lower_silu,
     "split": _split,
-    "swiglu": _swiglu,
+    "swiglu": lower_swiglu,
 }
 """The ops this lowering carries out; every other op is refused by name."""
 
