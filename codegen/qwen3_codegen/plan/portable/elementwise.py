@@ -1,0 +1,137 @@
+"""Lowerings of ops that treat every element alone: sums, products, activations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from qwen3_codegen.errors import LoweringError
+from qwen3_codegen.ir.graph import Node
+from qwen3_codegen.plan.portable.context import (
+    Lowered,
+    RegionContext,
+    number,
+    spread_last,
+    spread_scalar,
+)
+from qwen3_codegen.plan.records import (
+    ActivationCall,
+    Definition,
+    OperatorCall,
+    Origin,
+    TensorRef,
+)
+from qwen3_codegen.plan.storage import row_elements
+
+
+def lower_binary(node: Node, context: RegionContext) -> Lowered:
+    """``add`` and ``mul``; the second operand's last size may be 1 and is spread then."""
+    dtype = node.output.type.dtype
+    context.engine.use(node, node.op, c=dtype, a=dtype, b=dtype)
+    first, second = node.inputs["a"], node.inputs["b"]
+    operands = [context.ref(first), context.ref(second)]
+    if context.type_of(second).shape != node.output.type.shape:
+        operands[1] = spread_last(operands[1], node.output.type)
+    definition = _onto(first, node, context, beside=[second])
+    return (definition,), (OperatorCall(node.op, (_target(node), *operands)),)
+
+
+def lower_scale(node: Node, context: RegionContext) -> Lowered:
+    """``scale`` by a constant: a product with a scalar that is spread over the value."""
+    dtype = node.output.type.dtype
+    context.engine.use(node, "mul", c=dtype, a=dtype, b=dtype)
+    factor = context.engine.constant("scale", number(node, "factor"))
+    source = node.inputs["x"]
+    definition = _onto(source, node, context)
+    spread = spread_scalar(factor, node.output.type)
+    return (definition,), (OperatorCall("mul", (_target(node), context.ref(source), spread)),)
+
+
+def lower_swiglu(node: Node, context: RegionContext) -> Lowered:
+    """``swiglu``; InfiniCore takes up before gate."""
+    dtype = node.output.type.dtype
+    context.engine.use(node, "swiglu", c=dtype, a=dtype, b=dtype)
+    gate, up = node.inputs["gate"], node.inputs["up"]
+    definition = _onto(gate, node, context, beside=[up])
+    return (definition,), (
+        OperatorCall("swiglu", (_target(node), context.ref(up), context.ref(gate))),
+    )
+
+
+def lower_silu(node: Node, context: RegionContext) -> Lowered:
+    """silu(x) = 1 * x * sigmoid(x): swiglu with ones for ``up``."""
+    dtype = node.output.type.dtype
+    context.engine.use(node, "swiglu", c=dtype, a=dtype, b=dtype)
+    ones = spread_scalar(context.engine.constant("one", 1.0), node.output.type)
+    source = node.inputs["x"]
+    definition = _onto(source, node, context)
+    return (definition,), (OperatorCall("swiglu", (_target(node), ones, context.ref(source))),)
+
+
+def lower_relu(node: Node, context: RegionContext) -> Lowered:
+    """``relu``, and ``relu2`` as its product with itself."""
+    dtype = node.output.type.dtype
+    context.engine.use(node, "relu", y=dtype, x=dtype)
+    definition = context.allocate(node.output)
+    target = _target(node)
+    relu = OperatorCall("relu", (target, context.ref(node.inputs["x"])))
+    if node.op == "relu":
+        return (definition,), (relu,)
+    context.engine.use(node, "mul", c=dtype, a=dtype, b=dtype)
+    return (definition,), (relu, OperatorCall("mul", (target, target, target)))
+
+
+def lower_gelu_tanh(node: Node, context: RegionContext) -> Lowered:
+    """``gelu_tanh`` by the template of that name in ``activations.hpp``."""
+    dtype = node.output.type.dtype
+    engine = context.engine
+    if len(node.output.type.shape) != 2:
+        raise LoweringError(
+            "gelu_tanh is carried out for two dimensions only",
+            where=node.location,
+            got=str(node.output.type),
+            hint="apply it before reshape",
+        )
+    engine.use(node, "mul", c=dtype, a=dtype, b=dtype)
+    engine.use(node, "add", c=dtype, a=dtype, b=dtype)
+    engine.use(node, "causal_softmax", y=dtype, x=dtype)
+    engine.use(node, "rearrange", dst=dtype, src=dtype)
+    slope = 2.0 * math.sqrt(2.0 / math.pi)
+    constants = (
+        engine.constant("gelu_cubic", slope * 0.044715),
+        engine.constant("gelu_linear", slope),
+        engine.constant("zero", 0.0),
+    )
+    definition = context.allocate(node.output)
+    engine.scratch_columns = max(engine.scratch_columns, 3 * row_elements(node.output))
+    call = ActivationCall(
+        "gelu_tanh",
+        _target(node),
+        context.ref(node.inputs["x"]),
+        constants,
+        TensorRef(Origin.BUFFER, "scratch"),
+    )
+    return (definition,), (call,)
+
+
+def _target(node: Node) -> TensorRef:
+    return TensorRef(Origin.VALUE, node.output.name)
+
+
+def _onto(
+    name: str, node: Node, context: RegionContext, *, beside: Iterable[str] = ()
+) -> Definition:
+    """Puts the result where the input ``name`` lies if that is free to go, else elsewhere.
+
+    Inputs ``beside`` it may lie there too, but only element for element.
+    """
+    here = context.storage.place(name), context.type_of(name)
+    shifted = [
+        other
+        for other in beside
+        if context.storage.has(other)
+        and (context.storage.place(other), context.type_of(other)) != here
+    ]
+    if context.storage.may_overwrite(name, beside=shifted):
+        return context.overwrite(node.output, name)
+    return context.allocate(node.output)
