@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from qwen3_codegen.ir.graph import Graph, Region
 from qwen3_codegen.ir.ops.activation import ACTIVATIONS
-from qwen3_codegen.passes.join_linears import distinct, join_linears
+from qwen3_codegen.passes.join_linears import join_linears
 from qwen3_codegen.passes.rewriting import map_regions, producers
 
 __all__ = ["fuse_gate_up"]
@@ -44,5 +44,5 @@ def _region(region: Region) -> Region:
         if len(gates) == len(ups) == 1:
             gate = makers.get(gates[0].inputs["x"])
             if gate is not None and gate.op == "linear":
-                region = join_linears(region, distinct([gate, ups[0]]))
+                region = join_linears(region, {"gate": gate, "up": ups[0]}, separator="_")
     return region

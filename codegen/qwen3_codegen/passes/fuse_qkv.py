@@ -18,7 +18,7 @@ Norms, rotations and reshapes may stand between the projections and the attentio
 from __future__ import annotations
 
 from qwen3_codegen.ir.graph import Graph, Node, Region
-from qwen3_codegen.passes.join_linears import distinct, join_linears
+from qwen3_codegen.passes.join_linears import join_linears
 from qwen3_codegen.passes.rewriting import map_regions, producers
 
 __all__ = ["fuse_qkv"]
@@ -36,8 +36,8 @@ def _region(region: Region) -> Region:
     for attention in region.nodes:
         if attention.op == "attention":
             makers = producers(region.nodes)
-            found = [_projection(attention.inputs[role], makers) for role in ("q", "k", "v")]
-            region = join_linears(region, distinct(found))
+            found = {role: _projection(attention.inputs[role], makers) for role in ("q", "k", "v")}
+            region = join_linears(region, found)
     return region
 
 

@@ -14,24 +14,12 @@ from qwen3_codegen.passes.rewriting import unused_name, use_counts, weights_by_n
 from qwen3_runtime.checkpoint.transform import Concat, Rows, Tensor
 from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
 
-__all__ = ["distinct", "join_linears"]
-
-_NAMES = {
-    ("q_proj", "k_proj", "v_proj"): "qkv_proj",
-    ("gate_proj", "up_proj"): "gate_up_proj",
-}
+__all__ = ["join_linears"]
 
 
-def distinct(nodes: Sequence[Node | None]) -> list[Node]:
-    """Returns the nodes that are there, each once, in order."""
-    found: list[Node] = []
-    for node in nodes:
-        if node is not None and not any(node is other for other in found):
-            found.append(node)
-    return found
-
-
-def join_linears(region: Region, linears: Sequence[Node]) -> Region:
+def join_linears(
+    region: Region, linears: Mapping[str, Node | None], *, separator: str = ""
+) -> Region:
     """Joins those of the linears that fit the first one.
 
     Linears fit when they have the same input and alpha, a bias all or none, no residual, equally
@@ -39,17 +27,20 @@ def join_linears(region: Region, linears: Sequence[Node]) -> Region:
 
     Args:
         region: Holds the linears.
-        linears: In the order in which their rows are put together.
+        linears: By a short name, in the order in which their rows are put together; None and a
+            node that is there already are passed over.
+        separator: Between the short names in the joined weight's, as in ``gate_up_proj``.
 
     Returns:
         The region, unchanged when fewer than two fit.
     """
     weights = weights_by_name(region)
-    group = _fitting(region, linears, weights)
-    if len(group) < 2:
+    fitting = _fitting(region, linears, weights)
+    if len(fitting) < 2:
         return region
-    names = tuple(node.inputs["weight"] for node in group)
-    joined = unused_name(region, _NAMES.get(names, "_".join(names)))
+    group = list(fitting.values())
+    names = [node.inputs["weight"] for node in group]
+    joined = unused_name(region, f"{separator.join(fitting)}_proj")
     new_weights = [_joined_weight(joined, [weights[name] for name in names])]
     inputs = {"x": group[0].inputs["x"], "weight": joined}
     if "bias" in group[0].inputs:
@@ -59,7 +50,7 @@ def join_linears(region: Region, linears: Sequence[Node]) -> Region:
     sizes = tuple(int(node.output.type.shape[-1]) for node in group)
     rows, _ = group[0].output.type.shape
     result = Value(
-        unused_name(region, joined.removesuffix("_proj")),
+        unused_name(region, separator.join(fitting)),
         ValueType((rows, sum(sizes)), group[0].output.type.dtype),
     )
     linear = replace(group[0], inputs=inputs, outputs=(result,))
@@ -73,8 +64,12 @@ def join_linears(region: Region, linears: Sequence[Node]) -> Region:
     return _replaced(region, group, [linear, split], new_weights)
 
 
-def _fitting(region: Region, linears: Sequence[Node], weights: Mapping[str, Weight]) -> list[Node]:
+def _fitting(
+    region: Region, linears: Mapping[str, Node | None], weights: Mapping[str, Weight]
+) -> dict[str, Node]:
+    """Returns the linears that can be joined, by their short names."""
     uses = use_counts(region)
+    fitting: dict[str, Node] = {}
 
     def fits(node: Node, first: Node) -> bool:
         read = [node.inputs[role] for role in ("weight", "bias") if role in node.inputs]
@@ -84,12 +79,15 @@ def _fitting(region: Region, linears: Sequence[Node], weights: Mapping[str, Weig
             and node.inputs["x"] == first.inputs["x"]
             and node.attributes == first.attributes
             and all(name in weights and uses[name] == 1 for name in read)
-            and _storage(weights[node.inputs["weight"]])
-            == _storage(weights[first.inputs["weight"]])
+            and _storage(weights[read[0]]) == _storage(weights[first.inputs["weight"]])
         )
 
-    candidates = [node for node in linears if node.inputs["weight"] in weights]
-    return [node for node in candidates if fits(node, candidates[0])]
+    for label, node in linears.items():
+        if node is None or node in fitting.values() or node.inputs["weight"] not in weights:
+            continue
+        if fits(node, next(iter(fitting.values()), node)):
+            fitting[label] = node
+    return fitting
 
 
 def _storage(weight: Weight) -> object:
