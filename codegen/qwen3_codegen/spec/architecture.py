@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from qwen3_codegen.errors import SpecError, nearest
+from qwen3_codegen.spec import schema
 from qwen3_codegen.spec.config_rules import parse_config_rules, parse_rope_rules
 from qwen3_codegen.spec.expressions import names_in, parse_statement
 from qwen3_codegen.spec.model import ArchitectureSpec, CheckpointNames
 from qwen3_codegen.spec.problems import Problems
-from qwen3_codegen.spec.rules import LayerTypeRule, LocatedExpression
-from qwen3_codegen.spec.sections import Section, located_expression, unknown_key
+from qwen3_codegen.spec.rules import LayerTypeRule, LocatedExpression, SharedFields
+from qwen3_codegen.spec.sections import Section, list_items, located_expression, unknown_key
 from qwen3_codegen.spec.source import SourceLocation
 from qwen3_codegen.spec.statement_checks import StatementScope, check_statements
 from qwen3_codegen.spec.syntax import Expression, Literal, Statement, Unary
@@ -23,6 +24,9 @@ __all__ = ["NAME_PATTERN", "check_name", "parse_architecture", "read_architectur
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 """Names of models, architectures and devices: they become folders and C++ identifiers."""
 _MAX_NAME = 80
+_NEEDED_FIELDS = ("vocab_size", "num_hidden_layers", "max_position_embeddings")
+"""Config fields that every later stage reads."""
+_ATTRIBUTE = schema.Key("expression", "Value of a layer attribute for this type.")
 _IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*\Z")
 _CLASS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*\Z")
 _TENSOR_PATTERN = re.compile(r"[A-Za-z0-9_.*?{}\[\]-]*\Z")
@@ -43,30 +47,30 @@ def check_name(name: str, where: object, what: str = "name") -> None:
         )
 
 
-def read_architecture(file: Path, shown: str, inert: frozenset[str]) -> ArchitectureSpec:
+def read_architecture(file: Path, shown: str, shared: SharedFields) -> ArchitectureSpec:
     """Reads an architecture file.
 
     Args:
         file: What to open.
         shown: The path that messages and locations name.
-        inert: Config fields without influence in every architecture.
+        shared: What holds for config fields in every architecture.
 
     Raises:
         SpecError: Everything that is wrong with the file, at once.
     """
-    return parse_architecture(read_yaml(file, shown), inert)
+    return parse_architecture(read_yaml(file, shown), shared)
 
 
-def parse_architecture(root: YamlMap, inert: frozenset[str]) -> ArchitectureSpec:
+def parse_architecture(root: YamlMap, shared: SharedFields) -> ArchitectureSpec:
     """Reads an architecture from parsed YAML; see ``read_architecture``."""
     problems = Problems()
-    section = Section(root, "an architecture file", problems)
-    name = section.text("architecture", required=True)
+    section = Section(root, "an architecture file", schema.ARCHITECTURE, problems)
+    name = section.text("architecture")
     with problems.collect():
         check_name(name, section.where("architecture"), "architecture")
-    description = section.text("description", required=True)
+    description = section.text("description")
     model_types, class_name = _huggingface(section)
-    config = parse_config_rules(section, inert)
+    config = parse_config_rules(section, shared)
     rope = parse_rope_rules(section)
     prologue = _statements(section, "prologue")
     blocks = _blocks(section)
@@ -75,7 +79,6 @@ def parse_architecture(root: YamlMap, inert: frozenset[str]) -> ArchitectureSpec
     layer_types = _layer_types(section, blocks, attributes)
     layer_type = section.expression("layer_type") or _only_layer_type(section, layer_types)
     checkpoint = _checkpoint(section)
-    section.finish()
     problems.raise_any()
     architecture = ArchitectureSpec(
         name=name,
@@ -100,15 +103,13 @@ def parse_architecture(root: YamlMap, inert: frozenset[str]) -> ArchitectureSpec
 
 
 def _huggingface(section: Section) -> tuple[tuple[str, ...], str]:
-    inner = section.section("huggingface", "'huggingface'")
+    inner = section.section("huggingface", schema.HUGGINGFACE)
     if inner is None:
-        section.node("huggingface", required=True)
         return ("",), ""
-    node = inner.node("model_type", required=True)
+    node = inner.node("model_type")
     many = node is not None and not isinstance(node, YamlScalar)
     types = inner.texts("model_type") if many else (inner.text("model_type"),)
-    class_name = inner.text("class", required=True)
-    inner.finish()
+    class_name = inner.text("class")
     for pattern, text, key in [
         (_CLASS_NAME, class_name, "class"),
         *((NAME_PATTERN, text, "model_type") for text in types),
@@ -121,12 +122,11 @@ def _huggingface(section: Section) -> tuple[tuple[str, ...], str]:
 
 
 def _checkpoint(section: Section) -> CheckpointNames:
-    inner = section.section("checkpoint", "'checkpoint'")
+    inner = section.section("checkpoint", schema.CHECKPOINT)
     if inner is None:
         return CheckpointNames(layer_prefix="model.layers.{layer}.")
-    prefix = inner.text("layer_prefix", required=True)
+    prefix = inner.text("layer_prefix")
     ignore = inner.texts("ignore")
-    inner.finish()
     if prefix.count("{layer}") != 1 or not _TENSOR_PATTERN.match(prefix):
         section.problems.add(
             SpecError(
@@ -147,9 +147,6 @@ def _checkpoint(section: Section) -> CheckpointNames:
 
 
 def _statements(section: Section, key: str) -> tuple[Statement, ...]:
-    if key not in section:
-        section.node(key, required=True)
-        return ()
     return tuple(_flatten(section.items(key), (), section.problems))
 
 
@@ -175,13 +172,11 @@ def _flatten(
 def _conditional(
     item: YamlMap, when: tuple[Expression, ...], problems: Problems
 ) -> Iterator[Statement]:
-    section = Section(item, "a conditional statement", problems)
-    condition = section.expression("when", required=True)
+    section = Section(item, "a conditional statement", schema.CONDITIONAL, problems)
+    condition = section.expression("when")
     test = condition.expression if condition else Literal(True)
-    section.node("then", required=True)
     yield from _flatten(section.items("then"), (*when, test), problems)
     yield from _flatten(section.items("else"), (*when, Unary("not", test)), problems)
-    section.finish()
 
 
 def _blocks(section: Section) -> dict[str, tuple[Statement, ...]]:
@@ -194,14 +189,16 @@ def _blocks(section: Section) -> dict[str, tuple[Statement, ...]]:
             )
         )
     if "blocks" not in section:
+        if "layer" not in section:
+            section.problems.add(
+                SpecError("an architecture file has no 'layer'", where=section.location)
+            )
         return {"layer": _statements(section, "layer")}
-    section.node("layer")
     blocks = {}
-    inner = section.section("blocks", "'blocks'")
-    assert inner is not None
-    for name, _, where in section.entries("blocks"):
+    for name, node, where in section.entries("blocks"):
         _identifier(name, where, "block", section.problems)
-        blocks[name] = _statements(inner, name)
+        items = list_items(node, f"block '{name}'", section.problems)
+        blocks[name] = tuple(_flatten(items, (), section.problems))
     return blocks
 
 
@@ -241,9 +238,9 @@ def _layer_types(
     rules = {}
     for name, node, where in section.entries("layer_types"):
         _identifier(name, where, "layer type", section.problems)
-        inner = Section(node, f"layer type '{name}'", section.problems)
+        keys = {**schema.LAYER_TYPE, **dict.fromkeys(attributes, _ATTRIBUTE)}
+        inner = Section(node, f"layer type '{name}'", keys, section.problems)
         chosen = inner.texts("blocks") if "blocks" in inner else tuple(blocks)
-        inner.node("blocks")
         for block in chosen:
             if block not in blocks:
                 section.problems.add(unknown_key(block, "'blocks'", blocks, inner.where("blocks")))
@@ -251,7 +248,6 @@ def _layer_types(
         for attribute in attributes:
             if expression := inner.expression(attribute):
                 given[attribute] = expression
-        inner.finish()
         rules[name] = LayerTypeRule(name=name, blocks=chosen, attributes=given, location=where)
     if not rules:
         where = section.where("layer_types")
@@ -281,6 +277,15 @@ def _only_layer_type(
 
 def _check_flow(architecture: ArchitectureSpec, problems: Problems) -> None:
     config = {*architecture.config.fields, *architecture.config.derived}
+    for field in _NEEDED_FIELDS:
+        if field not in architecture.config.fields:
+            problems.add(
+                SpecError(
+                    f"an architecture must consume '{field}'",
+                    where=architecture.location,
+                    hint=f"config: consumed: {field}: {{type: int, min: 1}}",
+                )
+            )
     for table in architecture.rope.values():
         if table.name in config:
             problems.add(SpecError(f"'{table.name}' is a config field too", where=table.location))

@@ -10,11 +10,12 @@ from pathlib import Path
 from qwen3_codegen.errors import SpecError, nearest
 from qwen3_codegen.paths import modelspecs_dir
 from qwen3_codegen.spec.architecture import read_architecture
-from qwen3_codegen.spec.config_rules import parse_inert
+from qwen3_codegen.spec.config_rules import parse_shared_fields
 from qwen3_codegen.spec.config_source import ConfigSource, config_from_json, freeze
 from qwen3_codegen.spec.model import ArchitectureSpec, ModelSpec
 from qwen3_codegen.spec.model_file import ModelFile, read_model_file
 from qwen3_codegen.spec.resolve import resolve_model
+from qwen3_codegen.spec.rules import SharedFields
 from qwen3_codegen.spec.source import SourceLocation
 from qwen3_codegen.spec.yaml_loader import read_yaml, shorten
 
@@ -22,6 +23,7 @@ __all__ = [
     "architecture_for_model_type",
     "architecture_names",
     "load_architecture",
+    "load_checkpoint_model",
     "load_model",
     "model_names",
     "shipped_models",
@@ -51,9 +53,9 @@ def _shown(name: str) -> str:
 
 
 @lru_cache(maxsize=4)
-def _shared_inert(folder: Path) -> frozenset[str]:
-    shown = "huggingface/inert.yaml"
-    return parse_inert(read_yaml(folder / shown, f"modelspecs/{shown}"))
+def _shared_fields(folder: Path) -> SharedFields:
+    shown = "huggingface/config_fields.yaml"
+    return parse_shared_fields(read_yaml(folder / shown, f"modelspecs/{shown}"))
 
 
 def load_architecture(
@@ -70,13 +72,13 @@ def load_architecture(
         SpecError: There is no such architecture, or its file is wrong.
     """
     folder = modelspecs_dir()
-    inert = _shared_inert(folder)
+    shared = _shared_fields(folder)
     if reference.endswith(_SUFFIXES):
         shown = str((beside or Path()) / reference)
         file = Path(shown)
         if not file.is_file():
             raise SpecError("architecture file not found", where=where, got=shown)
-        return read_architecture(file, shown, inert)
+        return read_architecture(file, shown, shared)
     if reference not in architecture_names():
         raise SpecError(
             f"unknown architecture '{shorten(reference)}'",
@@ -91,7 +93,7 @@ def load_architecture(
 def _shipped_architecture(folder: Path, name: str) -> ArchitectureSpec:
     file = folder / "architectures" / f"{name}.yaml"
     architecture = read_architecture(
-        file, f"modelspecs/architectures/{name}.yaml", _shared_inert(folder)
+        file, f"modelspecs/architectures/{name}.yaml", _shared_fields(folder)
     )
     if architecture.name != name:
         raise SpecError(
@@ -149,6 +151,7 @@ def load_model(
 
     Raises:
         SpecError: There is no such model, or its description is wrong.
+        CheckpointError: The path is no checkpoint.
     """
     path = Path(reference)
     if reference.endswith(_SUFFIXES):
@@ -164,7 +167,37 @@ def load_model(
             expected=f"a path, or one of {', '.join(model_names())}",
             hint=nearest(reference, model_names()),
         )
-    found, source = _checkpoint_config(path, reference)
+    return load_checkpoint_model(
+        reference,
+        overrides=overrides,
+        ignore_config_keys=ignore_config_keys,
+        architecture=architecture,
+        name=name,
+    )
+
+
+def load_checkpoint_model(
+    reference: str,
+    *,
+    overrides: Mapping[str, str] | None = None,
+    ignore_config_keys: tuple[str, ...] = (),
+    architecture: str | None = None,
+    name: str | None = None,
+) -> ModelSpec:
+    """Loads the model of a checkpoint, even when a shipped spec has the folder's name.
+
+    Args:
+        reference: A folder with config.json, a config.json, or a GGUF file or a folder with one.
+        overrides: See ``load_model``.
+        ignore_config_keys: See ``load_model``.
+        architecture: See ``load_model``.
+        name: See ``load_model``.
+
+    Raises:
+        SpecError: Its description is wrong, or no architecture fits.
+        CheckpointError: It is no checkpoint.
+    """
+    found, source = _checkpoint_config(Path(reference), reference)
     where = source.where("model_type")
     chosen = (
         load_architecture(architecture)

@@ -63,7 +63,7 @@ def check_field_names(
     problems: Problems,
 ) -> None:
     """Checks that every given field is consumed, must equal its value, is inert or is ignored."""
-    known = {*schema.fields, *schema.must_equal, *schema.inert, *special}
+    known = {*schema.fields, *schema.must_equal, *schema.inert, *schema.refused, *special}
     for key in ignored:
         if key in schema.fields or key in special:
             problems.add(
@@ -76,7 +76,15 @@ def check_field_names(
     for key, value in source.values.items():
         if key in ignored:
             continue
-        if key not in known:
+        if key in schema.refused and value is not None:
+            problems.add(
+                SpecError(
+                    f"config field '{key}' cannot be honoured",
+                    where=source.where(key),
+                    hint=schema.refused[key],
+                )
+            )
+        elif key not in known:
             problems.add(_unknown_field(key, value, known, source))
         elif key in schema.must_equal:
             _check_equal(key, value, schema.must_equal[key], source, problems)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from qwen3_codegen.errors import SpecError, nearest
+from qwen3_codegen.spec import schema
 from qwen3_codegen.spec.expressions import names_in
 from qwen3_codegen.spec.problems import Problems
 from qwen3_codegen.spec.rope import ROPE_TYPES
@@ -16,45 +17,52 @@ from qwen3_codegen.spec.rules import (
     LocatedExpression,
     Note,
     RopeRule,
+    SharedFields,
 )
 from qwen3_codegen.spec.sections import Section, located_expression
 from qwen3_codegen.spec.source import SourceLocation
 from qwen3_codegen.spec.syntax import Literal
 from qwen3_codegen.spec.yaml_loader import Scalar, YamlList, YamlMap, YamlNode, YamlScalar, kind_of
 
-__all__ = ["FIELD_TYPES", "parse_config_rules", "parse_inert", "parse_rope_rules"]
+__all__ = ["FIELD_TYPES", "parse_config_rules", "parse_rope_rules", "parse_shared_fields"]
 
 FIELD_TYPES = ("int", "float", "bool", "str", "[int]", "[float]", "[bool]", "[str]")
 _FIELD_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*\Z")
 
 
-def parse_inert(root: YamlMap) -> frozenset[str]:
-    """Reads the shared list of fields without influence on the forward pass.
+def parse_shared_fields(root: YamlMap) -> SharedFields:
+    """Reads what holds for fields of config.json in every architecture.
 
     Raises:
         SpecError: The file is not such a list.
     """
     problems = Problems()
-    section = Section(root, "the list of inert config fields", problems)
-    names = section.texts("inert")
-    section.finish()
+    section = Section(root, "the list of shared config fields", schema.SHARED_FIELDS, problems)
+    inert = section.texts("inert")
+    refused = dict(_named_texts(section, "refused"))
     problems.raise_any()
-    return frozenset(names)
+    return SharedFields(inert=frozenset(inert), refused=refused)
 
 
-def parse_config_rules(section: Section, inert: frozenset[str]) -> ConfigSchema:
+def _named_texts(section: Section, key: str) -> Iterator[tuple[str, str]]:
+    for name, node, where in section.entries(key):
+        if isinstance(node, YamlScalar) and isinstance(node.value, str):
+            yield name, node.value
+        else:
+            section.problems.add(SpecError(f"'{name}' must be text", where=where))
+
+
+def parse_config_rules(section: Section, shared: SharedFields) -> ConfigSchema:
     """Reads the ``config`` section; faults go to the section's problems."""
-    config = section.section("config", "'config'")
+    config = section.section("config", schema.CONFIG)
     if config is None:
-        section.node("config", required=True)
-        return ConfigSchema(fields={}, must_equal={}, inert=inert, derived={})
+        return ConfigSchema(fields={}, must_equal={}, inert=shared.inert, derived={})
     fields = {field.name: field for field in _fields(config)}
     must_equal = dict(_must_equal(config, fields))
     own_inert = config.texts("inert")
     derived = dict(_derived(config, fields))
     checks = tuple(_checks(config))
     notes = tuple(_notes(config))
-    config.finish()
     for name in own_inert:
         if name in fields or name in must_equal:
             config.problems.add(
@@ -64,7 +72,8 @@ def parse_config_rules(section: Section, inert: frozenset[str]) -> ConfigSchema:
     return ConfigSchema(
         fields=fields,
         must_equal=must_equal,
-        inert=frozenset({*inert, *own_inert} - sorted_elsewhere),
+        inert=frozenset({*shared.inert, *own_inert} - sorted_elsewhere),
+        refused=shared.refused,
         derived=derived,
         checks=checks,
         notes=notes,
@@ -80,8 +89,8 @@ def _fields(config: Section) -> Iterator[ConfigField]:
     known: set[str] = set()
     for name, node, where in config.entries("consumed"):
         _field_name(name, where, config.problems)
-        section = Section(node, f"config field '{name}'", config.problems)
-        kind = section.text("type", required=True)
+        section = Section(node, f"config field '{name}'", schema.FIELD, config.problems)
+        kind = section.text("type")
         if kind not in FIELD_TYPES and "type" in section:
             config.problems.add(
                 SpecError(
@@ -107,7 +116,6 @@ def _fields(config: Section) -> Iterator[ConfigField]:
             default=default,
             location=where,
         )
-        section.finish()
         known.add(name)
 
 
@@ -159,20 +167,18 @@ def _derived(
 
 def _checks(config: Section) -> Iterator[Check]:
     for item in config.items("checks"):
-        section = Section(item, "a check", config.problems)
-        require = section.expression("require", required=True)
-        message, hint = section.text("message", required=True), section.text("hint")
-        section.finish()
+        section = Section(item, "a check", schema.CHECK, config.problems)
+        require = section.expression("require")
+        message, hint = section.text("message"), section.text("hint")
         if require is not None:
             yield Check(require=require, message=message, hint=hint or None)
 
 
 def _notes(config: Section) -> Iterator[Note]:
     for item in config.items("notes"):
-        section = Section(item, "a note", config.problems)
-        when = section.expression("when", required=True)
-        text = section.text("text", required=True)
-        section.finish()
+        section = Section(item, "a note", schema.NOTE, config.problems)
+        when = section.expression("when")
+        text = section.text("text")
         if when is not None:
             yield Note(when=when, text=text)
 
@@ -194,15 +200,12 @@ def parse_rope_rules(section: Section) -> dict[str, RopeRule]:
 def _rope_rule(
     name: str, node: YamlNode, where: SourceLocation, problems: Problems
 ) -> RopeRule | None:
-    section = Section(node, f"rope table '{name}'", problems)
-    head_dim = section.expression("head_dim", required=True)
+    section = Section(node, f"rope table '{name}'", schema.ROPE_TABLE, problems)
+    head_dim = section.expression("head_dim")
     theta = section.scalar("default_theta", float)
     scaled = section.flag("scaled", default=True)
     types = section.texts("types") if "types" in section else None
-    aliases = {}
-    for alias, target, _ in section.entries("aliases"):
-        if isinstance(target, YamlScalar) and isinstance(target.value, str):
-            aliases[alias] = target.value
+    aliases = dict(_named_texts(section, "aliases"))
     for kind in [*(types or ()), *aliases.values()]:
         if kind not in ROPE_TYPES:
             problems.add(
@@ -229,5 +232,4 @@ def _rope_rule(
             original_max_position_embeddings=section.expression("original_max_position_embeddings"),
             location=where,
         )
-        section.finish()
     return rule

@@ -25,6 +25,8 @@ class ConfigSource:
 
     values: Mapping[str, ConfigValue]
     path: str
+    line: int | None = None
+    """Where the fields begin, where the file has lines."""
     lines: Mapping[str, int] = field(default_factory=dict)
     """Line of a field, where the file has lines."""
     overrides: Mapping[str, ConfigValue] = field(default_factory=dict)
@@ -34,7 +36,8 @@ class ConfigSource:
         """Returns the place of a field for a message."""
         if key in self.overrides:
             return f"--set {key}"
-        return f"{self.path}:{self.lines[key]}" if key in self.lines else self.path
+        line = self.lines.get(key, self.line)
+        return self.path if line is None else f"{self.path}:{line}"
 
 
 def freeze(value: Any) -> ConfigValue:
@@ -64,7 +67,8 @@ def config_from_json(
     text = read_text(file, shown, max_bytes=_MAX_JSON_BYTES)
     if values is None:
         values = _parse_json(text, shown)
-    return ConfigSource(values=_frozen(values, shown), path=shown, lines=_json_lines(text))
+    frozen, lines = _frozen(values, shown), _json_lines(text)
+    return ConfigSource(values=frozen, path=shown, line=1, lines=lines)
 
 
 def _parse_json(text: str, shown: str) -> Mapping[str, Any]:
@@ -110,7 +114,8 @@ def config_from_yaml(node: YamlMap) -> ConfigSource:
     """Takes the fields of a model spec's ``config`` mapping."""
     values = _frozen(plain(node), node.location.path)
     lines = {key: location.line for key, location in node.keys.items()}
-    return ConfigSource(values=values, path=node.location.path, lines=lines)
+    location = node.location
+    return ConfigSource(values=values, path=location.path, line=location.line, lines=lines)
 
 
 def parse_overrides(overrides: Mapping[str, str]) -> dict[str, ConfigValue]:

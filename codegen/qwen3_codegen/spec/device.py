@@ -10,6 +10,7 @@ from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import SpecError, nearest
 from qwen3_codegen.infinicore.api import DEFAULT_RELEASE, RELEASES
 from qwen3_codegen.paths import modelspecs_dir
+from qwen3_codegen.spec import schema
 from qwen3_codegen.spec.architecture import check_name
 from qwen3_codegen.spec.problems import Problems
 from qwen3_codegen.spec.sections import Section
@@ -84,13 +85,13 @@ def _shipped(folder: Path) -> tuple[DeviceSpec, ...]:
     )
 
 
-def _read_device(file: Path, shown: str) -> DeviceSpec:
+def _read_device(file: Path, shown: str, children: tuple[Path, ...] = ()) -> DeviceSpec:
+    """Reads a description; ``children`` are the files that extend it, the latest last."""
     root = read_yaml(file, shown)
     problems = Problems()
-    section = Section(root, "a device description", problems)
-    parent = section.text("extends")
-    base = load_device(parent) if parent else None
-    name = section.text("device", required=True)
+    section = Section(root, "a device description", schema.DEVICE, problems)
+    base = _parent(section, file, (*children, file.resolve()))
+    name = section.text("device")
     with problems.collect():
         check_name(name, section.where("device"))
     infinicore = section.text("infinicore") or (base.infinicore if base else "")
@@ -116,9 +117,22 @@ def _read_device(file: Path, shown: str) -> DeviceSpec:
         else transpose,
         location=root.location,
     )
-    section.finish()
     problems.raise_any()
     return device
+
+
+def _parent(section: Section, file: Path, children: tuple[Path, ...]) -> DeviceSpec | None:
+    """Returns the device a description extends; a path starts from the description's folder."""
+    reference = section.text("extends")
+    if not reference.endswith(_SUFFIXES):
+        return load_device(reference) if reference else None
+    parent = file.parent / reference
+    where = section.where("extends")
+    if not parent.is_file():
+        raise SpecError("device description not found", where=where, got=reference)
+    if parent.resolve() in children:
+        raise SpecError("device descriptions extend each other", where=where, got=reference)
+    return _read_device(parent, str(parent), children)
 
 
 def _one_of(section: Section, key: str, known: tuple[str, ...], default: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwen3_codegen.errors import SpecError, nearest
+from qwen3_codegen.spec import schema
 from qwen3_codegen.spec.architecture import check_name
 from qwen3_codegen.spec.config_source import ConfigSource, config_from_yaml
 from qwen3_codegen.spec.model import Attribute, ChatDefaults
@@ -64,15 +65,15 @@ def read_model_file(file: Path, shown: str) -> ModelFile:
 def parse_model_file(root: YamlMap) -> ModelFile:
     """Reads a model spec from parsed YAML; see ``read_model_file``."""
     problems = Problems()
-    section = Section(root, "a model spec", problems)
-    name = section.text("name", required=True)
+    section = Section(root, "a model spec", schema.MODEL, problems)
+    name = section.text("name")
     if "name" in section:
         with problems.collect():
             check_name(name, section.where("name"))
     description = section.text("description")
-    architecture = section.text("architecture", required=True)
+    architecture = section.text("architecture")
     config = ConfigSource(values={}, path=root.location.path)
-    node = section.node("config", required=True)
+    node = section.node("config")
     if isinstance(node, YamlMap):
         config = config_from_yaml(node)
     elif node is not None:
@@ -81,7 +82,6 @@ def parse_model_file(root: YamlMap) -> ModelFile:
         )
     ignore = section.texts("ignore_config_keys")
     chat = _chat(section)
-    section.finish()
     problems.raise_any()
     return ModelFile(
         name=name,
@@ -96,17 +96,15 @@ def parse_model_file(root: YamlMap) -> ModelFile:
 
 
 def _chat(section: Section) -> ChatDefaults:
-    chat = section.section("chat", "'chat'")
+    chat = section.section("chat", schema.CHAT)
     if chat is None:
         return ChatDefaults()
-    defaults = ChatDefaults(
+    return ChatDefaults(
         system_prompt=chat.scalar("system_prompt", str),
         tool_format=_format(chat, "tool_format", TOOL_FORMATS),
         reasoning_format=_format(chat, "reasoning_format", REASONING_FORMATS),
         sampling=_sampling(chat),
     )
-    chat.finish()
-    return defaults
 
 
 def _format(chat: Section, key: str, known: dict[str, str]) -> str | None:

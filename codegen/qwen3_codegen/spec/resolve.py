@@ -141,7 +141,7 @@ def _run_checks(
                 given = [name for name in names_in(rule.expression) if name in source.values]
                 raise SpecError(
                     _filled(check.message, config),
-                    where=source.where(given[0]) if given else source.path,
+                    where=source.where(given[0] if given else ""),
                     hint=check.hint,
                 )
     problems.raise_any()

@@ -17,6 +17,7 @@ __all__ = [
     "LocatedExpression",
     "Note",
     "RopeRule",
+    "SharedFields",
 ]
 
 
@@ -69,6 +70,15 @@ class Note:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SharedFields:
+    """What holds for fields of config.json in every architecture."""
+
+    inert: frozenset[str] = frozenset()
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Field to what the user should do instead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigSchema:
     """How an architecture sorts the fields of config.json."""
 
@@ -78,6 +88,8 @@ class ConfigSchema:
     inert: frozenset[str]
     """Fields without influence on the forward pass; includes the shared list."""
     derived: Mapping[str, LocatedExpression]
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Fields no engine can honour, with what the user should do; only ``null`` is let through."""
     checks: tuple[Check, ...] = ()
     notes: tuple[Note, ...] = ()
 

@@ -9,14 +9,14 @@ from qwen3_codegen.errors import SpecError, nearest
 from qwen3_codegen.spec.expressions import parse_expression
 from qwen3_codegen.spec.problems import Problems
 from qwen3_codegen.spec.rules import LocatedExpression
+from qwen3_codegen.spec.schema import Schema
 from qwen3_codegen.spec.source import SourceLocation
 from qwen3_codegen.spec.syntax import Literal
 from qwen3_codegen.spec.yaml_loader import YamlList, YamlMap, YamlNode, YamlScalar, kind_of, shorten
 
-__all__ = ["Section", "located_expression", "unknown_key"]
+__all__ = ["Section", "list_items", "located_expression", "unknown_key"]
 
 _T = TypeVar("_T", str, bool, int, float)
-_EMPTY: Mapping[str, YamlNode] = {}
 _KINDS = {str: "text", bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -43,24 +43,45 @@ def located_expression(node: YamlNode, what: str) -> LocatedExpression:
     return LocatedExpression(Literal(node.value), node.location)
 
 
+def list_items(node: YamlNode, what: str, problems: Problems) -> tuple[YamlNode, ...]:
+    """Returns the items of a list, none when the node is no list."""
+    if isinstance(node, YamlList):
+        return node.items
+    problems.add(SpecError(f"{what} must be a list", where=node.location, got=kind_of(node)))
+    return ()
+
+
 class Section:
     """One mapping of a description.
 
-    Every getter notes its key as known; ``finish`` reports the keys that nobody asked for. Faults
-    go to ``problems`` and a getter then returns its default, so that one run shows them all.
+    Keys the schema lacks and required keys that are absent are reported at once. All faults go to
+    ``problems`` and a getter then returns its default, so that one run shows them all.
     """
 
-    def __init__(self, node: YamlNode, what: str, problems: Problems) -> None:
+    def __init__(self, node: YamlNode, what: str, schema: Schema, problems: Problems) -> None:
         self.what = what
         self.problems = problems
         self.location = node.location
-        self._known: dict[str, None] = {}
-        self._broken = not isinstance(node, YamlMap)
+        self._schema = schema
+        self._entries: Mapping[str, YamlNode] = {}
+        self._keys: Mapping[str, SourceLocation] = {}
         if isinstance(node, YamlMap):
             self._entries, self._keys = node.entries, node.keys
+            self._check_keys()
         else:
-            self._entries, self._keys = _EMPTY, {}
             self._refuse(f"{what} must be a mapping", node)
+
+    def _check_keys(self) -> None:
+        for key, where in self._keys.items():
+            if key not in self._schema:
+                self.problems.add(unknown_key(key, self.what, self._schema, where))
+        for key, rule in self._schema.items():
+            if rule.required and key not in self._entries:
+                self.problems.add(
+                    SpecError(
+                        f"{self.what} has no '{key}'", where=self.location, expected=rule.type
+                    )
+                )
 
     def _refuse(self, message: str, node: YamlNode, expected: str | None = None) -> None:
         self.problems.add(
@@ -74,16 +95,14 @@ class Section:
         """Returns the line of a key, or of the whole mapping when it is absent."""
         return self._keys.get(key, self.location)
 
-    def node(self, key: str, *, required: bool = False) -> YamlNode | None:
-        """Returns what stands under ``key``."""
-        self._known[key] = None
-        if required and key not in self._entries and not self._broken:
-            self.problems.add(SpecError(f"{self.what} has no '{key}'", where=self.location))
+    def node(self, key: str) -> YamlNode | None:
+        """Returns what stands under ``key``, which the schema must have."""
+        assert key in self._schema, key
         return self._entries.get(key)
 
-    def scalar(self, key: str, kind: type[_T], *, required: bool = False) -> _T | None:
+    def scalar(self, key: str, kind: type[_T]) -> _T | None:
         """Returns a scalar of one kind; a whole number is a number too."""
-        node = self.node(key, required=required)
+        node = self.node(key)
         if node is None:
             return None
         value = node.value if isinstance(node, YamlScalar) else None
@@ -94,9 +113,9 @@ class Section:
             return None
         return value
 
-    def text(self, key: str, default: str = "", *, required: bool = False) -> str:
+    def text(self, key: str, default: str = "") -> str:
         """Returns a text, ``default`` when absent or wrong."""
-        value = self.scalar(key, str, required=required)
+        value = self.scalar(key, str)
         return default if value is None else value
 
     def flag(self, key: str, default: bool = False) -> bool:
@@ -104,10 +123,10 @@ class Section:
         value = self.scalar(key, bool)
         return default if value is None else value
 
-    def section(self, key: str, what: str) -> Section | None:
+    def section(self, key: str, schema: Schema) -> Section | None:
         """Returns the mapping under ``key``."""
         node = self.node(key)
-        return None if node is None else Section(node, what, self.problems)
+        return None if node is None else Section(node, f"'{key}'", schema, self.problems)
 
     def entries(self, key: str) -> Iterator[tuple[str, YamlNode, SourceLocation]]:
         """Yields the entries of the mapping under ``key`` with the line of each."""
@@ -123,10 +142,7 @@ class Section:
         node = self.node(key)
         if node is None:
             return ()
-        if not isinstance(node, YamlList):
-            self._refuse(f"'{key}' of {self.what} must be a list", node)
-            return ()
-        return node.items
+        return list_items(node, f"'{key}' of {self.what}", self.problems)
 
     def texts(self, key: str) -> tuple[str, ...]:
         """Returns the list of texts under ``key``."""
@@ -138,18 +154,11 @@ class Section:
                 self._refuse(f"'{key}' of {self.what} is a list of texts", item)
         return tuple(found)
 
-    def expression(self, key: str, *, required: bool = False) -> LocatedExpression | None:
+    def expression(self, key: str) -> LocatedExpression | None:
         """Returns the expression under ``key``."""
-        node = self.node(key, required=required)
+        node = self.node(key)
         if node is None:
             return None
         with self.problems.collect():
             return located_expression(node, key)
         return None
-
-    def finish(self) -> None:
-        """Reports every key that no getter asked for."""
-        for key in self._entries:
-            if key not in self._known:
-                where = self._keys[key]
-                self.problems.add(unknown_key(key, self.what, self._known, where))
