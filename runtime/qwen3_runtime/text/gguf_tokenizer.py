@@ -243,19 +243,18 @@ def _sentencepiece(vocabulary: _Vocabulary, fields: Mapping[str, object]) -> tup
 def _merges_by_score(ids: Mapping[str, int], scores: Sequence[float]) -> list[tuple[str, str]]:
     """Every way to make a token of two others; the likelier token first.
 
-    SentencePiece merges the pair whose result scores highest. Of the ways to make one token the
-    one with the longer left part comes first, then the order of the ids, as in the tokenizer.json
-    that Hugging Face derives from the same scores.
+    SentencePiece merges the pair whose result scores highest. Equal scores go by id, and the ways
+    to make one token by the ids of its parts, as in the published tokenizer.json files, which were
+    derived from the same scores.
     """
     found = []
     for token, token_id in ids.items():
         for cut in range(1, len(token)):
             left, right = token[:cut], token[cut:]
             if left in ids and right in ids:
-                key = (-scores[token_id], -len(left), -len(right), token_id)
-                found.append((key, left, right))
-    found.sort(key=lambda entry: entry[0])
-    return [(left, right) for _, left, right in found]
+                key = (-scores[token_id], token_id, ids[left], ids[right])
+                found.append((key, (left, right)))
+    return [merge for _, merge in sorted(found)]
 
 
 # ---- special tokens -------------------------------------------------------------------------

@@ -143,24 +143,17 @@ def stacked_experts(tensors: Tensors) -> dict[str, np.ndarray[Any, Any]]:
 
 @pytest.mark.reference
 @pytest.mark.slow
-def test_smollm2_tensors_and_config_equal_transformers_own_reading(smollm2_gguf: Path) -> None:
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    reading = pytest.importorskip("transformers.modeling_gguf_pytorch_utils")
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(
-            transformers.LlamaConfig(num_hidden_layers=30, hidden_size=576, num_attention_heads=9)
-        )
-    theirs = reading.load_gguf_checkpoint(
-        str(smollm2_gguf), return_tensors=True, model_to_load=model
-    )
+def test_smollm2_tensors_and_config_equal_transformers_own_reading(
+    smollm2_gguf: Path, smollm2_by_transformers: dict[str, Any]
+) -> None:
+    theirs = smollm2_by_transformers
     with open_checkpoint(smollm2_gguf) as checkpoint:
         assert set(checkpoint.tensors) == set(theirs["tensors"])
         for name, tensor in theirs["tensors"].items():
             np.testing.assert_array_equal(checkpoint.read(name), tensor.numpy())
         shared = theirs["config"].keys() & checkpoint.config.keys()
         assert len(shared) >= 12
-        eps = theirs["config"].pop("rms_norm_eps")
+        eps = theirs["config"]["rms_norm_eps"]
         assert checkpoint.config["rms_norm_eps"] == pytest.approx(eps, rel=1e-7)
         for key in shared - {"rms_norm_eps"}:
             assert checkpoint.config[key] == theirs["config"][key]
