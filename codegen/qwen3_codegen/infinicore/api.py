@@ -115,6 +115,7 @@ class DType:
 
     @property
     def c_name(self) -> str:
+        """Enumerator of the type in C."""
         return f"INFINI_DTYPE_{self.name.upper()}"
 
 
@@ -191,6 +192,7 @@ class Operator:
 
     @property
     def create_function(self) -> str:
+        """C name of the function that makes a descriptor."""
         return f"infiniopCreate{self.symbol}Descriptor"
 
     @property
@@ -200,14 +202,17 @@ class Operator:
 
     @property
     def run_function(self) -> str:
+        """C name of the function that computes."""
         return f"infiniop{self.symbol}"
 
     @property
     def destroy_function(self) -> str:
+        """C name of the function that ends a descriptor."""
         return f"infiniopDestroy{self.symbol}Descriptor"
 
     @property
     def descriptor_type(self) -> str:
+        """C type of the descriptor."""
         return f"infiniop{self.symbol}Descriptor_t"
 
     def ranks(self, device: str = "cpu") -> Mapping[str, tuple[int, ...]]:

@@ -7,13 +7,11 @@ arguments), so the same engine source compiles against either. They hold the ope
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
+from qwen3_codegen.emission.render import Renderer, write_if_changed
 from qwen3_codegen.infinicore.api import (
     DEFAULT_RELEASE,
     RELEASES,
@@ -26,7 +24,6 @@ from qwen3_codegen.infinicore.api import (
     Operator,
     load_api,
 )
-from qwen3_codegen.paths import templates_dir
 
 __all__ = ["render_headers", "write_headers"]
 
@@ -173,7 +170,7 @@ def write_headers(release: str, directory: Path) -> tuple[Path, ...]:
     """
     texts = render_headers(release)
     for name, text in texts.items():
-        _write_if_changed(directory / name, text)
+        write_if_changed(directory / name, text)
     for stale in (directory / "infiniop" / "ops").glob("*.h"):
         if stale.relative_to(directory).as_posix() not in texts:
             stale.unlink()
@@ -182,18 +179,9 @@ def write_headers(release: str, directory: Path) -> tuple[Path, ...]:
 
 def render_headers(release: str = DEFAULT_RELEASE) -> Mapping[str, str]:
     """Returns the headers of a release, from relative path to text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(templates_dir() / "infinicore"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # the output is C, not a web page
-    )
+    renderer = Renderer()
     return {
-        path: environment.get_template(template).render(
-            {field.name: getattr(view, field.name) for field in fields(view)}
-        )
+        path: renderer.render(f"infinicore/{template}", view)
         for path, template, view in _files(load_api(release))
     }
 
@@ -333,14 +321,3 @@ def _support(
         for item in support.dtypes
     )
     return SupportView(tensors_name, dtypes_name, tensors, alternatives)
-
-
-def _write_if_changed(path: Path, text: str) -> None:
-    try:
-        if path.read_text(encoding="utf-8") == text:
-            return
-    except OSError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    sibling = path.with_name(f"{path.name}.{os.getpid()}")
-    sibling.write_text(text, encoding="utf-8")
-    os.replace(sibling, path)
