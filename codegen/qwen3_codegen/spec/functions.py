@@ -44,6 +44,8 @@ class Function:
     name: str
     values: tuple[int, int | None]
     """Fewest and most positional values; None for no limit."""
+    names: tuple[str, ...]
+    """What the page calls the values; the last stands for any further ones."""
     positional: tuple[Parameter, ...]
     keywords: tuple[Parameter, ...]
     results: int | str
@@ -52,14 +54,14 @@ class Function:
 
 
 ACTIVATIONS = {
-    "silu": "x * sigmoid(x)",
-    "gelu": "x * Φ(x), by the error function",
+    "silu": "`x * sigmoid(x)`",
+    "gelu": "`x * Φ(x)`, by the error function",
     "gelu_tanh": "GELU's tanh approximation",
-    "relu": "max(x, 0)",
-    "relu2": "max(x, 0)²",
-    "sigmoid": "1 / (1 + exp(-x))",
-    "softplus": "log(1 + exp(x))",
-    "tanh": "hyperbolic tangent",
+    "relu": "`max(x, 0)`",
+    "relu2": "`max(x, 0)²`",
+    "sigmoid": "`1 / (1 + exp(-x))`",
+    "softplus": "`log(1 + exp(x))`",
+    "tanh": "Hyperbolic tangent",
 }
 
 WEIGHT_FORMS = {
@@ -85,10 +87,11 @@ def _function(
     doc: str,
     *keywords: Parameter,
     values: tuple[int, int | None] = (1, 1),
+    names: tuple[str, ...] = ("x",),
     positional: tuple[Parameter, ...] = (),
     results: int | str = 1,
 ) -> Function:
-    return Function(name, values, positional, keywords, results, doc)
+    return Function(name, values, names, positional, keywords, results, doc)
 
 
 _EPS = _scalar("eps", "rms_norm_eps", "added to the mean of squares")
@@ -101,6 +104,7 @@ FUNCTIONS: dict[str, Function] = {
             "Rows of a table, by token id.",
             _weight("the table, `[vocab_size, hidden_size]`"),
             _scalar("size", REQUIRED, "`[rows, columns]` of the table"),
+            names=("input_ids",),
         ),
         _function(
             "linear",
@@ -142,6 +146,7 @@ FUNCTIONS: dict[str, Function] = {
             _scalar("window", "none", "how many latest positions are seen, the own one included"),
             _scalar("softcap", "none", "scores become `softcap * tanh(score / softcap)`"),
             values=(3, 3),
+            names=("q", "k", "v"),
         ),
         _function(
             "reshape",
@@ -154,8 +159,13 @@ FUNCTIONS: dict[str, Function] = {
             positional=(_scalar("sizes", REQUIRED, "`[n1, n2, ...]`"),),
             results="sizes",
         ),
-        _function("concat", "Values joined along the last dimension.", values=(2, None)),
-        *(_function(name, f"`{formula}`.") for name, formula in ACTIVATIONS.items()),
+        _function(
+            "concat",
+            "Values joined along the last dimension.",
+            values=(2, None),
+            names=("x", "y"),
+        ),
+        *(_function(name, f"{formula}.") for name, formula in ACTIVATIONS.items()),
         _function(
             "moe",
             "Mixture of experts: softmax router, top-k experts of gate, up and down matrices.",
@@ -183,6 +193,7 @@ FUNCTIONS: dict[str, Function] = {
             _weight("logarithm of the decay rate, one per value head", "a_log"),
             _weight("added to a before the softplus, one per value head", "dt_bias"),
             values=(5, 5),
+            names=("q", "k", "v", "a", "b"),
         ),
     )
 }
