@@ -7,11 +7,14 @@ arguments), so the same engine source compiles against either. They hold the ope
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
-from qwen3_codegen.emission.render import Renderer, write_if_changed
+import jinja2
+
 from qwen3_codegen.infinicore.api import (
     DEFAULT_RELEASE,
     RELEASES,
@@ -24,6 +27,7 @@ from qwen3_codegen.infinicore.api import (
     Operator,
     load_api,
 )
+from qwen3_codegen.paths import templates_dir
 
 __all__ = ["render_headers", "write_headers"]
 
@@ -170,7 +174,7 @@ def write_headers(release: str, directory: Path) -> tuple[Path, ...]:
     """
     texts = render_headers(release)
     for name, text in texts.items():
-        write_if_changed(directory / name, text)
+        _write_if_changed(directory / name, text)
     for stale in (directory / "infiniop" / "ops").glob("*.h"):
         if stale.relative_to(directory).as_posix() not in texts:
             stale.unlink()
@@ -179,9 +183,18 @@ def write_headers(release: str, directory: Path) -> tuple[Path, ...]:
 
 def render_headers(release: str = DEFAULT_RELEASE) -> Mapping[str, str]:
     """Returns the headers of a release, from relative path to text."""
-    renderer = Renderer()
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates_dir() / "infinicore"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # C, not HTML
+    )
     return {
-        path: renderer.render(f"infinicore/{template}", view)
+        path: environment.get_template(template)
+        .render({field.name: getattr(view, field.name) for field in fields(view)})
+        .lstrip("\n")
         for path, template, view in _files(load_api(release))
     }
 
@@ -321,3 +334,18 @@ def _support(
         for item in support.dtypes
     )
     return SupportView(tensors_name, dtypes_name, tensors, alternatives)
+
+
+def _write_if_changed(path: Path, text: str) -> None:
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+import cmake
+import ninja
 from filelock import FileLock
 
-from qwen3_codegen.build.cmake import cmake_build
-from qwen3_codegen.build.toolchain import find_toolchain
-from qwen3_codegen.errors import BuildError, InfiniCoreError, nearest
+from qwen3_codegen.errors import InfiniCoreError, nearest
 from qwen3_codegen.paths import cache_dir, cpp_dir
 
 __all__ = ["InstalledInfiniCore", "default_root", "install", "probe"]
@@ -98,9 +98,8 @@ def install(
         ``root``, absolute.
 
     Raises:
-        InfiniCoreError: Unknown version or device, a failed download, a wrong archive, or
-            something else in the way at ``root``.
-        BuildError: The sources did not compile.
+        InfiniCoreError: Unknown version or device, a failed download, a wrong archive, sources that
+            do not compile, or something else in the way at ``root``.
     """
     _check_request(version, device)
     root = root.expanduser().absolute()
@@ -176,7 +175,7 @@ def _download(version: str, scratch: Path, progress: Progress) -> Path:
     if result.returncode != 0 or not archives:
         raise InfiniCoreError(
             f"pip could not download InfiniCore {version}",
-            got="\n" + "\n".join(f"    {line}" for line in result.stderr.splitlines()[-8:]),
+            got=f"\n{_tail(result.stderr, 8)}",
             hint="check pip's index and proxy settings, or get the source archive "
             f"infinicore-{version}.tar.gz elsewhere and pass it as the source",
         )
@@ -223,11 +222,40 @@ def _unpack(archive: Path, target: Path) -> Path:
 def _build(tree: Path, scratch: Path) -> Path:
     """Compiles and installs the CPU part below ``scratch``; returns the INFINI_ROOT made."""
     built, build = scratch / "root", scratch / "build"
-    toolchain = find_toolchain()
-    definitions = {"INFINICORE_SOURCE": str(tree), "CMAKE_INSTALL_PREFIX": str(built)}
-    cmake_build(cpp_dir() / "infinicore/registry", build, toolchain, definitions, ("install",))
-    for name in _LIBRARIES:
-        if not (built / "lib" / name).is_file():
-            raise BuildError(f"InfiniCore's build did not make {name}", where=build)
+    bin_dirs = {"cmake": Path(cmake.CMAKE_BIN_DIR), "ninja": Path(ninja.BIN_DIR)}
+    tools = {name: _tool(folder, name) for name, folder in bin_dirs.items()}
+    configure = [tools["cmake"], "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tools['ninja']}"]
+    configure += ["-S", str(cpp_dir() / "infinicore/registry"), "-B", str(build)]
+    configure += [f"-DINFINICORE_SOURCE={tree}", f"-DCMAKE_INSTALL_PREFIX={built}"]
+    _run([*configure, "-DCMAKE_BUILD_TYPE=Release"])
+    _run([tools["ninja"], "-C", str(build), "install"])
     shutil.rmtree(build)
     return built
+
+
+def _tool(folder: Path, name: str) -> str:
+    """Returns the tool that came as a package, else the system's."""
+    packaged = folder / name
+    return str(packaged) if packaged.is_file() else shutil.which(name) or name
+
+
+def _run(command: list[str]) -> None:
+    result = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if result.returncode != 0:
+        raise InfiniCoreError(
+            "InfiniCore did not compile",
+            got=f"exit code {result.returncode} of {Path(command[0]).name}\n{_tail(result.stdout)}",
+            hint="a C++17 compiler with OpenMP is needed (Debian: apt install g++)",
+        )
+
+
+def _tail(output: str, lines: int = 30) -> str:
+    return "\n".join(f"    {line}" for line in output.splitlines()[-lines:])
