@@ -114,7 +114,7 @@ def _huggingface(section: Section) -> tuple[tuple[str, ...], str]:
         (_CLASS_NAME, class_name, "class"),
         *((NAME_PATTERN, text, "model_type") for text in types),
     ]:
-        if not pattern.match(text):
+        if key in inner and not pattern.match(text):
             section.problems.add(
                 SpecError(f"'{key}' is not a name", where=inner.where(key), got=ascii(text))
             )

@@ -67,7 +67,8 @@ def _round_up(value: int, multiple: int) -> int:
 
 def _round_to(value: float, dtype: str) -> float:
     """Rounds once to float32 and then to the dtype, as a float32 constant cast by torch is."""
-    return float(np.float32(value).astype(_FLOAT_TYPES[dtype]))
+    with np.errstate(over="ignore"):
+        return float(np.float32(value).astype(_FLOAT_TYPES[dtype]))
 
 
 NUMBER_FUNCTIONS: dict[str, tuple[int, Callable[..., Any], str]] = {

@@ -32,7 +32,7 @@ class SpecErrors(SpecError):
 
 
 class Problems:
-    """Faults found so far.
+    """Faults found so far, each text once.
 
     Used as a context manager around a step that may raise one fault of its own::
 
@@ -49,7 +49,9 @@ class Problems:
 
     def add(self, error: SpecError) -> None:
         """Keeps a fault; several faults raised together stay separate."""
-        self._errors.extend(error.errors if isinstance(error, SpecErrors) else (error,))
+        known = {str(found) for found in self._errors}
+        several = error.errors if isinstance(error, SpecErrors) else (error,)
+        self._errors.extend(one for one in several if str(one) not in known)
 
     def collect(self) -> _Collector:
         """Returns a context that keeps a SpecError instead of letting it through."""
