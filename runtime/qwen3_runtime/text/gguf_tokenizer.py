@@ -24,7 +24,7 @@ __all__ = ["PRE_TOKENIZERS", "backend_from_fields"]
 _T = TypeVar("_T")
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _UNUSED, _BYTE = range(1, 7)
 """Token kinds of ``tokenizer.ggml.token_type``."""
-_DECODER_SPACE = "\u2581"
+_SPACE = "\u2581"
 
 _CONTRACTIONS = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _SPACES = r"\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -129,7 +129,7 @@ def backend_from_fields(path: Path, fields: Mapping[str, object]) -> Backend:
     if not isinstance(model, str) or model not in builders:
         raise _fault(path, "model", model, " or ".join(builders))
     try:
-        backend, adds_bos = builders[model](vocabulary, fields)
+        backend, vocabulary, adds_bos = builders[model](vocabulary, fields)
         _add_tokens(backend, vocabulary)
         _add_post_processor(backend, vocabulary, fields, adds_bos)
     except TokenizerError:
@@ -169,7 +169,9 @@ def _list_of(path: Path, fields: Mapping[str, object], key: str, kind: type[_T])
 # ---- byte-level BPE -------------------------------------------------------------------------
 
 
-def _byte_level(vocabulary: _Vocabulary, fields: Mapping[str, object]) -> tuple[Backend, bool]:
+def _byte_level(
+    vocabulary: _Vocabulary, fields: Mapping[str, object]
+) -> tuple[Backend, _Vocabulary, bool]:
     pre = fields.get("tokenizer.ggml.pre")
     if not isinstance(pre, str) or pre not in PRE_TOKENIZERS:
         raise _fault(vocabulary.path, "pre", pre, ", ".join(PRE_TOKENIZERS))
@@ -182,7 +184,7 @@ def _byte_level(vocabulary: _Vocabulary, fields: Mapping[str, object]) -> tuple[
         backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(_cuts(row))
     backend.decoder = decoders.ByteLevel()
-    return backend, row.adds_bos
+    return backend, vocabulary, row.adds_bos
 
 
 def _cuts(row: PreTokenizer) -> list[pre_tokenizers.PreTokenizer]:
@@ -210,10 +212,16 @@ def _merges(path: Path, lines: Sequence[str]) -> list[tuple[str, str]]:
 # ---- SentencePiece --------------------------------------------------------------------------
 
 
-def _sentencepiece(vocabulary: _Vocabulary, fields: Mapping[str, object]) -> tuple[Backend, bool]:
+def _sentencepiece(
+    vocabulary: _Vocabulary, fields: Mapping[str, object]
+) -> tuple[Backend, _Vocabulary, bool]:
     scores = _list_of(vocabulary.path, fields, "scores", float)
     if len(scores) != len(vocabulary.tokens):
         raise _fault(vocabulary.path, "scores", f"{len(scores)} entries", "one per token")
+    vocabulary = _with_space_pieces(vocabulary)
+    if str(fields.get("general.architecture")).startswith("gemma"):
+        # Gemma's pieces are numbered in the order they merge; its scores say something else.
+        scores = [-float(index) for index in range(len(scores))]
     mergeable = vocabulary.of_kind(_NORMAL)
     unknown = next(iter(vocabulary.of_kind(_UNKNOWN)), None)
     backend = Backend(
@@ -226,18 +234,27 @@ def _sentencepiece(vocabulary: _Vocabulary, fields: Mapping[str, object]) -> tup
         )
     )
     add_prefix = fields.get("tokenizer.ggml.add_space_prefix", True) is not False
-    replace = normalizers.Replace(" ", _DECODER_SPACE)
-    prepend = normalizers.Prepend(_DECODER_SPACE)
+    replace = normalizers.Replace(" ", _SPACE)
+    prepend = normalizers.Prepend(_SPACE)
     backend.normalizer = normalizers.Sequence([prepend, replace]) if add_prefix else replace
     steps: list[decoders.Decoder] = [
-        decoders.Replace(_DECODER_SPACE, " "),
+        decoders.Replace(_SPACE, " "),
         decoders.ByteFallback(),
         decoders.Fuse(),
     ]
     if add_prefix:
         steps.append(decoders.Strip(" ", 1, 0))
     backend.decoder = decoders.Sequence(steps)
-    return backend, True
+    return backend, vocabulary, True
+
+
+def _with_space_pieces(vocabulary: _Vocabulary) -> _Vocabulary:
+    """Undoes the converter's spelling of runs of spaces, in Gemma pieces like any other."""
+    tokens, kinds = list(vocabulary.tokens), list(vocabulary.kinds)
+    for index, token in enumerate(tokens):
+        if kinds[index] == _USER_DEFINED and token and not token.strip(" "):
+            tokens[index], kinds[index] = _SPACE * len(token), _NORMAL
+    return _Vocabulary(vocabulary.path, tokens, kinds)
 
 
 def _merges_by_score(ids: Mapping[str, int], scores: Sequence[float]) -> list[tuple[str, str]]:
