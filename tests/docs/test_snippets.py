@@ -1,0 +1,88 @@
+"""The Python of the README runs as it stands, with a tiny checkpoint in place of a real one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from qwen3_codegen.cli.main import main
+from qwen3_codegen.random_checkpoint import write_random_checkpoint
+from qwen3_codegen.spec.catalog import load_model
+from tests.docs.markdown import read_document
+from tests.project.source_tree import ROOT
+
+pytestmark = pytest.mark.compile
+
+SNIPPETS = [b.text for b in read_document(ROOT / "README.md").blocks if b.language == "python"]
+VOCAB_SIZE = 320
+SIZES = {
+    "vocab_size": VOCAB_SIZE,
+    "hidden_size": 48,
+    "intermediate_size": 72,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "max_position_embeddings": 1024,
+}
+TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
+    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    """A folder with a checkpoint ``tiny`` that has a tokenizer of bytes and a chat template."""
+    folder = tmp_path_factory.mktemp("readme")
+    spec = load_model("qwen3-0.6b", overrides={name: str(size) for name, size in SIZES.items()})
+    write_random_checkpoint(spec, folder / "tiny", seed=1)
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({char: i for i, char in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
+    tokenizer.save(str(folder / "tiny" / "tokenizer.json"))
+    settings = {"chat_template": TEMPLATE, "eos_token": "<|im_end|>"}
+    (folder / "tiny" / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def engine_cache(pytestconfig, monkeypatch):
+    """Compiled engines outlive a test run, as those of the end-to-end tests do."""
+    chosen = os.environ.get("QWEN3_CODEGEN_CACHE") or str(pytestconfig.cache.mkdir("engines"))
+    monkeypatch.setenv("QWEN3_CODEGEN_CACHE", chosen)
+
+
+def run_snippet(text: str, workplace: Path) -> str:
+    replaced = text.replace("path/to/checkpoint", "tiny").replace("qwen3_1_7b_cpu", "tiny_cpu")
+    assert replaced != text
+    command = [sys.executable, "-X", "utf8", "-c", replaced]
+    done = subprocess.run(command, cwd=workplace, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_there_are_two_snippets():
+    assert len(SNIPPETS) == 2
+
+
+def test_engine_by_itself(workplace, capsys):
+    spec, out = str(workplace / "tiny"), str(workplace / "generated")
+    assert main(["build", "--spec", spec, "--dev", "cpu", "--out", out]) == 0
+    (folder,) = capsys.readouterr().out.splitlines()
+    assert Path(folder).name == "tiny_cpu"
+    assert run_snippet(SNIPPETS[0], workplace) == f"[(3, {VOCAB_SIZE}), (2, {VOCAB_SIZE})]\n"
+
+
+def test_llm(workplace):
+    printed = run_snippet(SNIPPETS[1] + '\n    print("rows", *(r.shape for r in rows))', workplace)
+    assert printed.count(" length\n") + printed.count(" stop\n") == 2
+    assert printed.endswith(f"rows (3, {VOCAB_SIZE}) (2, {VOCAB_SIZE})\n")
