@@ -64,6 +64,7 @@ def test_the_model_around_the_layers() -> None:
     assert [value.name for value in graph.prologue.parameters] == ["input_ids"]
     assert graph.prologue.results == ("h",)
     assert [node.op for node in graph.epilogue.nodes] == ["gather_rows", "linear"]
+    assert graph.epilogue.nodes[0].output.name == "h_gather_rows"
     assert graph.epilogue.results == ("logits",)
     dtypes = {weight.name: weight.type.dtype for weight in layer_of(graph).weights}
     assert dtypes.pop("input_layernorm") is dtypes.pop("post_attention_layernorm") is DType.F32
@@ -318,6 +319,12 @@ def test_a_wrong_statement_is_named_with_its_line(
     with pytest.raises(SpecError, match=message) as caught:
         tiny_graph(lines)
     assert caught.value.where == f"layer:{line}"
+
+
+def test_a_part_of_a_split_may_go_unused() -> None:
+    assert nodes_of(("a, b = split(h, [6, 6])", "h = concat(a, a)"))[0].startswith("split(")
+    with pytest.raises(SpecError, match="'a' is computed and never used"):
+        tiny_graph(("a, b = split(h, [6, 6])", "h = silu(h)"))
 
 
 def test_shape_errors_say_both_shapes() -> None:

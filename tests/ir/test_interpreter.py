@@ -77,8 +77,10 @@ def test_a_slot_forgets_its_last_sequence(graph: Graph) -> None:
 def test_a_step_may_be_done_again(graph: Graph) -> None:
     engine = engine_of(graph)
     engine.forward(batch((0, tokens(5), 0)))
-    first = engine.forward(batch((0, tokens(3, 1), 5)))
-    np.testing.assert_array_equal(engine.forward(batch((0, tokens(3, 1), 5))), first)
+    engine.forward(batch((0, tokens(7, 2), 5)))
+    again = engine.forward(batch((0, tokens(3, 1), 5)))
+    expected = alone(graph, [*tokens(5), *tokens(3, 1)])[5:]
+    np.testing.assert_allclose(again, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_logit_rows_choose(graph: Graph) -> None:
@@ -151,6 +153,17 @@ def test_longrope_chooses_by_max_model_len() -> None:
     np.testing.assert_array_equal(logits(graph, 16), logits(short, 16))
     np.testing.assert_array_equal(logits(graph, 17), logits(long, 17))
     assert np.abs(logits(graph, 16) - logits(graph, 17)).max() > 1e-3
+
+
+def test_rope_angles_are_those_of_float32() -> None:
+    frequencies = (123456.7890625, 1.0, 0.1)  # so far apart that rounding the angle turns the pair
+    graph = tiny_graph(rope=(replace(rope_table(), inv_freq=frequencies),))
+    values = engine_of(graph).trace(batch((0, tokens(9), 0)))
+    angle = np.float32(7) * np.float32(frequencies[0])
+    assert abs(float(angle) - 7 * frequencies[0]) > 1e-3
+    x, y = values["layers.0.k"][7, 0, [0, 3]]
+    expected = x * np.cos(float(angle)) - y * np.sin(float(angle))
+    np.testing.assert_allclose(values["layers.0.k_rope"][7, 0, 0], expected, rtol=1e-6)
 
 
 def test_attention_factor_scales_both_tables() -> None:

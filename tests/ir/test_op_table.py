@@ -160,6 +160,14 @@ def test_other_dtypes_are_refused(op: str) -> None:
             OPS[op].infer(changed, attributes)
 
 
+def test_one_node_has_one_activation_dtype() -> None:
+    shapes, attributes, _ = GOOD["linear"]
+    mixed = types("linear", shapes, DType.BF16) | {"weight": ValueType((3, 4), DType.F16)}
+    with pytest.raises(OpRuleError, match="inputs differ in dtype") as caught:
+        OPS["linear"].infer(mixed, attributes)
+    assert "x bfloat16, weight float16" in str(caught.value.got)
+
+
 WRONG_SHAPES = [
     ("embedding", {"weight": (9,)}, {}, "wrong number of dimensions"),
     ("linear", {"x": (T, 5)}, {}, "input 'weight' has the wrong shape"),

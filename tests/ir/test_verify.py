@@ -196,6 +196,11 @@ GRAPH_FAULTS: list[tuple[str, Callable[[Graph], Graph], str]] = [
         "logits have the wrong type",
     ),
     (
+        "epilogue of another hidden size",
+        lambda g: replace(g, epilogue=tiny_graph(hidden_size=13).epilogue),
+        "region 'epilogue': wrong parameters",
+    ),
+    (
         "schedule beyond the kinds",
         lambda g: replace(g, schedule=(0, 2)),
         "layer 1 has no layer kind",

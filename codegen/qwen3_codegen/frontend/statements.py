@@ -15,7 +15,6 @@ from qwen3_codegen.spec.evaluation import NUMBER_FUNCTIONS, evaluate, to_text
 from qwen3_codegen.spec.expressions import parse_expression, subexpressions
 from qwen3_codegen.spec.functions import FUNCTIONS
 from qwen3_codegen.spec.model import ModelSpec
-from qwen3_codegen.spec.source import SourceLocation
 from qwen3_codegen.spec.syntax import Binary, Call, Conditional, Expression, Name, Statement
 
 __all__ = ["StatementReader"]
@@ -50,7 +49,7 @@ class StatementReader:
         self._names = names
         self._prefix = prefix
         self._row_extents = row_extents
-        self._unread: dict[str, SourceLocation] = {}
+        self._unread: dict[str, Statement] = {}
         self._location = spec.architecture.location
 
     def run(self, statement: Statement) -> None:
@@ -73,7 +72,7 @@ class StatementReader:
             if target in self._unread:
                 raise self._unused(target)
             self._values[target] = value
-            self._unread[target] = statement.location
+            self._unread[target] = statement
 
     def finish(self, name: str) -> Value:
         """Returns the value the statements had to define.
@@ -83,15 +82,23 @@ class StatementReader:
         """
         if name not in self._values:
             raise self._fault(f"'{name}' is not defined by these statements")
-        self._unread.pop(name, None)
+        self._mark_read(name)
         for unread in self._unread:
             raise self._unused(unread)
         return self._values[name]
 
+    def _mark_read(self, name: str) -> None:
+        """Notes that a value is used; of a split's parts one is enough."""
+        statement = self._unread.pop(name, None)
+        if statement is not None and _is_split(statement):
+            for part in statement.targets:
+                if self._unread.get(part) is statement:
+                    del self._unread[part]
+
     def _unused(self, name: str) -> SpecError:
         return SpecError(
             f"'{name}' is computed and never used",
-            where=self._unread[name],
+            where=self._unread[name].location,
             hint="use it, remove the statement, or put it under the 'when' of its use",
         )
 
@@ -109,7 +116,7 @@ class StatementReader:
         expression = self._chosen(expression)
         match expression:
             case Name(id=name) if name in self._values:
-                self._unread.pop(name, None)
+                self._mark_read(name)
                 return self._values[name]
             case Call(function=name) if name not in NUMBER_FUNCTIONS:
                 results = self._call(expression, targets)
@@ -240,6 +247,10 @@ class StatementReader:
         hint: str | None = None,
     ) -> SpecError:
         return SpecError(message, where=self._location, got=got, expected=expected, hint=hint)
+
+
+def _is_split(statement: Statement) -> bool:
+    return isinstance(statement.expression, Call) and statement.expression.function == "split"
 
 
 def _kind(operand: Operand) -> str:

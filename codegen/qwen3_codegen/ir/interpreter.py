@@ -13,9 +13,9 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from qwen3_codegen.ir.graph import Graph, Region, Weight
+from qwen3_codegen.ir.graph import Graph, Node, Region, Weight
 from qwen3_codegen.ir.ops import OPS
-from qwen3_codegen.ir.ops.step import RopeAngles, SequenceState, Step
+from qwen3_codegen.ir.ops.step import RopeAngles, Step
 from qwen3_codegen.ir.weights import LAYER, tensor_templates
 from qwen3_codegen.spec.model import RopeTable
 from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
@@ -26,7 +26,8 @@ from qwen3_runtime.errors import EngineError
 __all__ = ["Interpreter"]
 
 Array: TypeAlias = npt.NDArray[Any]
-_NodeState: TypeAlias = defaultdict[tuple[str, str], dict[str, Array]]
+_StateKey: TypeAlias = tuple[int, str, str]
+"""Slot, place of the region, result of the node."""
 
 
 class Interpreter:
@@ -71,7 +72,7 @@ class Interpreter:
         self._max_model_len = max_model_len
         self._max_num_seqs = max_num_seqs
         self._weights: dict[tuple[WeightExpression, int | None], Array] = {}
-        self._slots: dict[int, _NodeState] = {}
+        self._states: defaultdict[_StateKey, dict[str, Array]] = defaultdict(dict)
 
     @property
     def vocab_size(self) -> int:
@@ -141,11 +142,13 @@ class Interpreter:
         }
 
         def run(region: Region, place: str, layer: int | None, argument: Array) -> Array:
-            values = self._run_region(region, place, layer, argument, batch, slots, rope)
+            def step_of(node: Node) -> Step:
+                return self._step(batch, slots, rope, place, node)
+
+            weights = {weight.name: self._weight(weight, layer) for weight in region.weights}
+            values = _run_region(region, argument, weights, step_of)
             if trace is not None:
-                shown = {value.name for value in region.values()}
-                shown -= {weight.name for weight in region.weights}
-                trace.update({f"{place}.{n}": a for n, a in values.items() if n in shown})
+                trace.update({f"{place}.{name}": array for name, array in values.items()})
             return values[region.results[0]]
 
         graph = self._graph
@@ -154,38 +157,22 @@ class Interpreter:
             h = run(graph.layer_kinds[kind], f"layers.{layer}", layer, h)
         return run(graph.epilogue, "epilogue", None, h)
 
-    def _run_region(
+    def _step(
         self,
-        region: Region,
-        place: str,
-        layer: int | None,
-        argument: Array,
         batch: Batch,
         slots: tuple[int, ...],
         rope: Mapping[str, RopeAngles],
-    ) -> dict[str, Array]:
-        values = {region.parameters[0].name: argument}
-        for weight in region.weights:
-            values[weight.name] = self._weight(weight, layer)
-        for node in region.nodes:
-            key = (place, node.outputs[0].name)
-
-            def state_of(index: int, key: tuple[str, str] = key) -> SequenceState:
-                return self._slots[slots[index]][key]
-
-            step = Step(
-                query_lens=tuple(map(int, batch.query_lens)),
-                seq_lens=tuple(map(int, batch.seq_lens)),
-                logit_rows=batch.logit_rows,
-                rope=rope,
-                state_of=state_of,
-            )
-            inputs = {role: values[name] for role, name in node.inputs.items()}
-            results = OPS[node.op].reference(inputs, node.attributes, step)
-            arrays = results if isinstance(results, tuple) else (results,)
-            for value, array in zip(node.outputs, arrays, strict=True):
-                values[value.name] = array
-        return values
+        place: str,
+        node: Node,
+    ) -> Step:
+        name = node.outputs[0].name
+        return Step(
+            query_lens=tuple(map(int, batch.query_lens)),
+            seq_lens=tuple(map(int, batch.seq_lens)),
+            logit_rows=batch.logit_rows,
+            rope=rope,
+            state_of=lambda index: self._states[slots[index], place, name],
+        )
 
     def _weight(self, weight: Weight, layer: int | None) -> Array:
         of_layer = any(LAYER in name for name in tensor_templates(weight.expression))
@@ -233,10 +220,27 @@ class Interpreter:
         for fault, holds in rules.items():
             if not holds:
                 raise EngineError(f"a batch has {fault}", where=self._graph.name)
-        for slot, start in zip(slots.tolist(), starts.tolist(), strict=True):
-            if start == 0 or slot not in self._slots:
-                self._slots[slot] = defaultdict(dict)
         return tuple(slots.tolist())
+
+
+def _run_region(
+    region: Region,
+    argument: Array,
+    weights: Mapping[str, Array],
+    step_of: Callable[[Node], Step],
+) -> dict[str, Array]:
+    """Returns the parameter and every node's results by name."""
+    values = {region.parameters[0].name: argument}
+    for node in region.nodes:
+        inputs = {
+            role: weights[name] if name in weights else values[name]
+            for role, name in node.inputs.items()
+        }
+        results = OPS[node.op].reference(inputs, node.attributes, step_of(node))
+        arrays = results if isinstance(results, tuple) else (results,)
+        for value, array in zip(node.outputs, arrays, strict=True):
+            values[value.name] = array
+    return values
 
 
 def _key_shape(region: Region) -> tuple[int, int]:
