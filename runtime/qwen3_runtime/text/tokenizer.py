@@ -14,6 +14,7 @@ from qwen3_runtime.checkpoint.folder import FolderCheckpoint
 from qwen3_runtime.checkpoint.json_file import read_json_object
 from qwen3_runtime.checkpoint.mapped_file import refuse_lfs_pointer
 from qwen3_runtime.errors import RequestError, TokenizerError
+from qwen3_runtime.generation_config import end_token_ids
 from qwen3_runtime.text.byte_level import bytes_of_token
 from qwen3_runtime.text.chat_template import ChatTemplate
 from qwen3_runtime.text.detokenizer import (
@@ -201,7 +202,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
     from qwen3_runtime.checkpoint.gguf_checkpoint import GgufCheckpoint  # imports much
 
     assert isinstance(checkpoint, GgufCheckpoint)
-    return _from_gguf(checkpoint.path, checkpoint.fields, _eos_token_ids(checkpoint, None))
+    return _from_gguf(checkpoint.path, checkpoint.fields, end_token_ids(checkpoint))
 
 
 def _from_folder(checkpoint: Checkpoint) -> Tokenizer | None:
@@ -221,7 +222,7 @@ def _from_folder(checkpoint: Checkpoint) -> Tokenizer | None:
         backend,
         where=where,
         special_tokens=special,
-        eos_token_ids=_eos_token_ids(checkpoint, backend.token_to_id(special.get("eos_token", ""))),
+        eos_token_ids=_end_tokens(checkpoint, backend, special),
         chat_templates=_chat_templates(folder, settings),
     )
 
@@ -292,14 +293,10 @@ def _special_tokens(*sources: Mapping[str, object]) -> dict[str, str]:
     return found
 
 
-def _eos_token_ids(checkpoint: Checkpoint, eos_token_id: int | None) -> list[int]:
+def _end_tokens(checkpoint: Checkpoint, backend: Backend, special: Mapping[str, str]) -> list[int]:
     """All end tokens: generation_config's, the config's and the tokenizer's own."""
-    ids: list[int] = []
-    for source in (checkpoint.generation_config, checkpoint.config):
-        value = source.get("eos_token_id")
-        values = value if isinstance(value, list) else [value]
-        ids += [token_id for token_id in values if type(token_id) is int and token_id >= 0]
-    return ids if eos_token_id is None else [*ids, eos_token_id]
+    own = backend.token_to_id(special["eos_token"]) if "eos_token" in special else None
+    return [*end_token_ids(checkpoint), *([] if own is None else [own])]
 
 
 def _chat_templates(folder: Path, settings: Mapping[str, object]) -> dict[str, str]:
@@ -327,7 +324,7 @@ def _read_text(path: Path) -> str:
 
 
 def _from_gguf(
-    path: Path, fields: Mapping[str, object], eos_token_ids: list[int]
+    path: Path, fields: Mapping[str, object], eos_token_ids: Sequence[int]
 ) -> Tokenizer | None:
     from qwen3_runtime.text.gguf_tokenizer import backend_from_fields
 

@@ -1,0 +1,64 @@
+"""What a checkpoint's generation_config.json says about sampling and about ending."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qwen3_runtime.checkpoint.base import Checkpoint
+from qwen3_runtime.errors import CheckpointError, RequestError
+from qwen3_runtime.sampling.params import SamplingParams
+
+__all__ = ["default_sampling_params", "end_token_ids"]
+
+
+def default_sampling_params(checkpoint: Checkpoint) -> SamplingParams:
+    """Returns the sampling parameters the model's makers recommend.
+
+    ``do_sample: false`` means greedy, whatever else is said; what is not said stays at
+    ``SamplingParams``' own defaults.
+
+    Raises:
+        CheckpointError: A recommended value is out of range.
+    """
+    config = checkpoint.generation_config
+    names = ("temperature", "top_p", "top_k")
+    given: dict[str, Any] = {name: config[name] for name in names if config.get(name) is not None}
+    if config.get("do_sample") is False:
+        given["temperature"] = 0.0
+    try:
+        return SamplingParams(**given)
+    except RequestError as error:
+        raise CheckpointError(
+            f"generation_config: {error.message}",
+            where=_place(checkpoint),
+            got=error.got,
+            expected=error.expected,
+        ) from None
+
+
+def end_token_ids(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """Returns every end token that generation_config.json and config.json name, each once.
+
+    Raises:
+        CheckpointError: ``eos_token_id`` is neither a token id nor a list of them.
+    """
+    ids: list[int] = []
+    for source in (checkpoint.generation_config, checkpoint.config):
+        value = source.get("eos_token_id")
+        values: list[Any] = value if isinstance(value, list) else [value]
+        if value is None:
+            continue
+        if not all(type(token_id) is int and token_id >= 0 for token_id in values):
+            raise CheckpointError(
+                "'eos_token_id' is invalid",
+                where=_place(checkpoint),
+                got=repr(value)[:200],
+                expected="a token id or a list of token ids",
+            )
+        ids += values
+    return tuple(dict.fromkeys(ids))
+
+
+def _place(checkpoint: Checkpoint) -> object:
+    path = checkpoint.path
+    return path / "generation_config.json" if path.is_dir() else path

@@ -1,0 +1,112 @@
+"""How the next token of a request is chosen and when the request ends."""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from qwen3_runtime.errors import RequestError
+
+__all__ = ["SamplingParams"]
+
+_MAX_STOP_STRINGS = 64
+_MAX_STOP_CHARS = 1024
+_MAX_TOKEN_ID = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """Parameters of one request, checked when made.
+
+    Raises:
+        RequestError: A value is of the wrong type or out of range; the message names it.
+    """
+
+    temperature: float = 1.0
+    """Divides the logits; 0 takes the likeliest token."""
+    top_p: float = 1.0
+    """Keeps the fewest tokens whose probabilities sum to this; 1 keeps all."""
+    top_k: int = 0
+    """Keeps this many likeliest tokens; 0 and -1 keep all."""
+    seed: int | None = None
+    """Makes the choice repeatable; None draws a new seed for every request."""
+    max_tokens: int | None = None
+    """Most tokens to generate; None means as many as the context has room for."""
+    stop: tuple[str, ...] = ()
+    """Texts that end the answer and are not part of it; one string or several."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Tokens that end the answer besides the model's own end tokens."""
+    ignore_eos: bool = False
+    """Whether to go on past the model's end tokens."""
+
+    def __post_init__(self) -> None:
+        _check_number("temperature", self.temperature, "a finite number >= 0", low=0.0)
+        _check_number("top_p", self.top_p, "a number above 0 and at most 1", low=0.0, high=1.0)
+        if self.top_p == 0.0:
+            raise _fault("top_p", self.top_p, "a number above 0 and at most 1")
+        _check_integer("top_k", self.top_k, low=-1, high=_MAX_TOKEN_ID)
+        if self.seed is not None:
+            _check_integer("seed", self.seed, low=-(2**63), high=2**64 - 1)
+        if self.max_tokens is not None:
+            _check_integer("max_tokens", self.max_tokens, low=1, high=_MAX_TOKEN_ID)
+        if not isinstance(self.ignore_eos, bool):
+            raise _fault("ignore_eos", self.ignore_eos, "true or false")
+        object.__setattr__(self, "temperature", float(self.temperature))
+        object.__setattr__(self, "top_p", float(self.top_p))
+        object.__setattr__(self, "stop", _checked_stop(self.stop))
+        object.__setattr__(self, "stop_token_ids", _checked_ids(self.stop_token_ids))
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is always taken."""
+        return self.temperature == 0.0
+
+    def seed_or_new(self) -> int:
+        """Returns the seed, or a new random one, as 64 unsigned bits."""
+        return secrets.randbits(64) if self.seed is None else self.seed % 2**64
+
+
+def _fault(name: str, got: object, expected: str) -> RequestError:
+    return RequestError(f"'{name}' is invalid", got=repr(got)[:200], expected=expected)
+
+
+def _check_number(
+    name: str, value: object, expected: str, *, low: float, high: float = math.inf
+) -> None:
+    if not isinstance(value, float | int) or isinstance(value, bool):
+        raise _fault(name, value, expected)
+    if not math.isfinite(value) or not low <= value <= high:
+        raise _fault(name, value, expected)
+
+
+def _check_integer(name: str, value: object, *, low: int, high: int) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise _fault(name, value, f"an integer from {low} to {high}")
+
+
+def _checked_stop(stop: object) -> tuple[str, ...]:
+    expected = f"at most {_MAX_STOP_STRINGS} texts of at most {_MAX_STOP_CHARS} characters"
+    values = (stop,) if isinstance(stop, str) else stop
+    if values is None:
+        return ()
+    if not isinstance(values, Iterable) or isinstance(values, bytes | dict):
+        raise _fault("stop", stop, expected)
+    texts = tuple(values)
+    if len(texts) > _MAX_STOP_STRINGS or any(
+        not isinstance(text, str) or not text or len(text) > _MAX_STOP_CHARS for text in texts
+    ):
+        raise _fault("stop", stop, f"{expected}, none of them empty")
+    return texts
+
+
+def _checked_ids(ids: object) -> tuple[int, ...]:
+    if ids is None:
+        return ()
+    if not isinstance(ids, Iterable) or isinstance(ids, str | bytes | dict):
+        raise _fault("stop_token_ids", ids, "a list of token ids")
+    values = tuple(ids)
+    for value in values:
+        _check_integer("stop_token_ids", value, low=0, high=_MAX_TOKEN_ID)
+    return values
