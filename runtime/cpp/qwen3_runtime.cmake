@@ -1,12 +1,19 @@
-# Makes the target qwen3_runtime of a folder in which the shared runtime is already compiled.
-# Expects QWEN3_RUNTIME_DIR, QWEN3_CPP_DIR, QWEN3_INFINICORE_HEADERS, QWEN3_INFINICORE_EMBEDDED
-# and QWEN3_INFINI_LIBRARIES, the libraries of InfiniCore.
+# Makes the targets qwen3_runtime and qwen3_bindings of a folder, QWEN3_RUNTIME_DIR, in which the
+# shared runtime is already compiled. Expects QWEN3_CPP_DIR, QWEN3_INFINICORE_HEADERS, and for an
+# installed InfiniCore QWEN3_INFINI_LIBRARIES.
 find_package(Threads REQUIRED)
 add_library(qwen3_runtime INTERFACE)
 target_include_directories(qwen3_runtime INTERFACE ${QWEN3_CPP_DIR})
 target_include_directories(qwen3_runtime SYSTEM INTERFACE ${QWEN3_INFINICORE_HEADERS})
-if(QWEN3_INFINICORE_EMBEDDED)
+target_link_libraries(qwen3_runtime INTERFACE ${QWEN3_RUNTIME_DIR}/libqwen3_engine_base.a)
+if(QWEN3_INFINI_LIBRARIES)
+  target_link_libraries(qwen3_runtime INTERFACE ${QWEN3_INFINI_LIBRARIES} Threads::Threads)
+else()
   target_compile_definitions(qwen3_runtime INTERFACE INFINICORE_HIDDEN)
+  target_link_libraries(qwen3_runtime INTERFACE
+    ${QWEN3_RUNTIME_DIR}/libinfinicore_embedded.a Threads::Threads)
 endif()
-target_link_libraries(qwen3_runtime INTERFACE
-  ${QWEN3_RUNTIME_DIR}/libqwen3_engine_base.a ${QWEN3_INFINI_LIBRARIES} Threads::Threads)
+
+add_library(qwen3_bindings INTERFACE)
+target_link_libraries(qwen3_bindings INTERFACE
+  ${QWEN3_RUNTIME_DIR}/libqwen3_bindings.a qwen3_runtime)

@@ -1,11 +1,12 @@
 """Files of an engine in, its Python module out.
 
-Two cached steps: the shared runtime (bindings, engine base, embedded InfiniCore), compiled once
-per compiler, instruction set, Python ABI and InfiniCore; and the engine itself.
+Two cached steps: the shared runtime (engine base, C API, bindings, embedded InfiniCore), compiled
+once per compiler, instruction set, Python ABI and InfiniCore; and the engine itself.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,12 +19,16 @@ from qwen3_codegen.build.cache import cached_folder, content_key, source_texts
 from qwen3_codegen.build.cmake import cmake_build
 from qwen3_codegen.build.toolchain import InstructionSet, Toolchain
 from qwen3_codegen.emission.render import write_files
-from qwen3_codegen.infinicore.headers import write_headers
+from qwen3_codegen.infinicore.headers import render_headers, write_headers
 from qwen3_codegen.infinicore.install import InstalledInfiniCore
 from qwen3_codegen.paths import cpp_dir
 
 BUILD_RECORD = "build.json"
 """Beside the module: what it was built from, so that a second build has nothing to do."""
+
+_C_HEADER = "qwen3_engine.h"
+_LIBRARIES = ("infiniop", "infinirt")
+"""Of an installed InfiniCore."""
 
 Notify = Callable[[str], None]
 
@@ -45,6 +50,8 @@ class BuildResult:
 
     directory: Path
     module: Path
+    c_library: Path
+    """Offers the functions of ``qwen3_engine.h``, which lies beside it."""
     was_built: bool
     """False when everything was there already."""
 
@@ -52,10 +59,10 @@ class BuildResult:
 def build_engine(
     directory: Path, files: Mapping[str, str], request: BuildRequest, notify: Notify
 ) -> BuildResult:
-    """Writes an engine's files and puts its compiled module beside them.
+    """Writes an engine's files and puts its Python module and its C library beside them.
 
     Args:
-        directory: Folder of the engine; made when absent.
+        directory: Folder of the engine, named like it; made when absent.
         files: Emitted files by name.
         request: Compiler, instruction set and InfiniCore.
         notify: Told what is being done, in a few words.
@@ -67,21 +74,31 @@ def build_engine(
     runtime_key = _runtime_key(request)
     key = content_key([runtime_key, *(f"{name}\n{text}" for name, text in files.items())])
     module = directory / f"_engine{request.toolchain.module_suffix}"
-    record = directory / BUILD_RECORD
-    if module.is_file() and _recorded_key(record) == key:
-        return BuildResult(directory, module, was_built=False)
+    c_library = directory / f"lib{directory.name}.so"
+    products = (module.name, c_library.name, _C_HEADER)
+    is_complete = all((directory / name).is_file() for name in products)
+    if is_complete and _recorded_key(directory / BUILD_RECORD) == key:
+        return BuildResult(directory, module, c_library, was_built=False)
     runtime = cached_folder("runtime", runtime_key, lambda f: _make_runtime(f, request, notify))
     engine = cached_folder(
-        "engines", key, lambda f: _make_engine(f, files, runtime, request, notify)
+        "engines",
+        key,
+        lambda f: _make_engine(f, files, runtime, directory.name, request, notify),
     )
-    _install(engine / module.name, module)
+    for name in products:
+        _install(engine / name, directory / name)
+    write_files(directory, {BUILD_RECORD: _record(key, files, request)})
+    return BuildResult(directory, module, c_library, was_built=True)
+
+
+def _record(key: str, files: Mapping[str, str], request: BuildRequest) -> str:
     facts = {
         "key": key,
+        "manifest_sha256": hashlib.sha256(files["manifest.json"].encode()).hexdigest(),
         "isa": {"name": request.isa.name, "features": list(request.isa.features)},
         "compiler": request.toolchain.compiler_version,
     }
-    write_files(directory, {BUILD_RECORD: json.dumps(facts, indent=2) + "\n"})
-    return BuildResult(directory, module, was_built=True)
+    return json.dumps(facts, indent=2) + "\n"
 
 
 def _recorded_key(record: Path) -> str | None:
@@ -94,30 +111,35 @@ def _recorded_key(record: Path) -> str | None:
 
 
 def _runtime_key(request: BuildRequest) -> str:
-    installed = request.installed
+    toolchain, installed = request.toolchain, request.installed
+    if installed is None:
+        headers = [f"{name}\n{text}" for name, text in render_headers(request.release).items()]
+    else:
+        headers = [str(installed.lib_dir), *source_texts(installed.include_dir, (".h",))]
     return content_key(
         [
-            *source_texts(cpp_dir(), (".hpp", ".cpp", ".h", ".txt", ".cmake")),
+            *source_texts(cpp_dir(), (".hpp", ".cpp", ".h", ".txt", ".cmake", ".map")),
+            *headers,
             request.release,
-            str(request.toolchain.compiler),
-            request.toolchain.compiler_version,
-            request.toolchain.module_suffix,
-            *map(str, request.toolchain.python_include_dirs),
+            str(toolchain.compiler),
+            toolchain.compiler_version,
+            toolchain.module_suffix,
+            toolchain.pybind11_version,
+            *map(str, toolchain.python_include_dirs),
             *request.isa.flags,
             *request.isa.features,
-            "embedded" if installed is None else str(installed.root),
         ]
     )
 
 
 def _make_runtime(folder: Path, request: BuildRequest, notify: Notify) -> None:
     notify("compiling the shared runtime (once per compiler and instruction set)")
-    definitions = _common_definitions(folder, request)
-    targets = ["qwen3_engine_base"]
+    targets = ["qwen3_engine_base", "qwen3_bindings"]
     if request.installed is None:
         write_headers(request.release, folder / "include")
         targets.append("infinicore_embedded")
     build = folder / "build"
+    definitions = _common_definitions(folder, request)
     cmake_build(cpp_dir(), build, request.toolchain, definitions, tuple(targets))
     for archive in build.rglob("*.a"):
         shutil.move(archive, folder / archive.name)
@@ -125,54 +147,55 @@ def _make_runtime(folder: Path, request: BuildRequest, notify: Notify) -> None:
 
 
 def _make_engine(
-    folder: Path, files: Mapping[str, str], runtime: Path, request: BuildRequest, notify: Notify
+    folder: Path,
+    files: Mapping[str, str],
+    runtime: Path,
+    name: str,
+    request: BuildRequest,
+    notify: Notify,
 ) -> None:
     notify("compiling the engine")
-    source, build = folder / "source", folder / "build"
+    source, build = folder / name, folder / "build"
     write_files(source, files)
+    module_suffix = request.toolchain.module_suffix
     definitions = {
         **_common_definitions(runtime, request),
         "QWEN3_RUNTIME_DIR": str(runtime),
-        "QWEN3_MODULE_SUFFIX": request.toolchain.module_suffix,
+        "QWEN3_MODULE_SUFFIX": module_suffix,
     }
-    if request.installed is None:
-        definitions["QWEN3_INFINICORE_EMBEDDED"] = "ON"
-        definitions["QWEN3_INFINI_LIBRARIES"] = str(runtime / "libinfinicore_embedded.a")
-    cmake_build(source, build, request.toolchain, definitions, ("_engine",))
-    name = f"_engine{request.toolchain.module_suffix}"
-    shutil.move(build / name, folder / name)
+    cmake_build(source, build, request.toolchain, definitions, ("_engine", name))
+    for product in (f"_engine{module_suffix}", f"lib{name}.so"):
+        shutil.move(build / product, folder / product)
+    shutil.copyfile(cpp_dir() / "c_api" / _C_HEADER, folder / _C_HEADER)
     shutil.rmtree(build)
     shutil.rmtree(source)
 
 
 def _common_definitions(runtime: Path, request: BuildRequest) -> dict[str, str]:
+    flags = " ".join(request.isa.flags)
     definitions = {
         "QWEN3_CPP_DIR": str(cpp_dir()),
         "QWEN3_INFINICORE_RELEASE": request.release,
         "QWEN3_INFINICORE_HEADERS": str(runtime / "include"),
         "QWEN3_PYTHON_INCLUDE_DIRS": ";".join(map(str, request.toolchain.python_include_dirs)),
-        "CMAKE_CXX_FLAGS": " ".join(request.isa.flags),
-        "QWEN3_ISA_FLAGS": " ".join(request.isa.flags),
+        "CMAKE_CXX_FLAGS": flags,
+        "QWEN3_ISA_FLAGS": flags,
     }
     if request.installed is not None:
         libraries = [request.installed.lib_dir / f"lib{name}.so" for name in _LIBRARIES]
-        definitions["QWEN3_INFINI_ROOT"] = str(request.installed.root)
         definitions["QWEN3_INFINICORE_HEADERS"] = str(request.installed.include_dir)
         definitions["QWEN3_INFINI_LIBRARIES"] = ";".join(map(str, libraries))
         definitions["CMAKE_BUILD_RPATH"] = str(request.installed.lib_dir)
     return definitions
 
 
-_LIBRARIES = ("infiniop", "infinirt")
-
-
 def _install(source: Path, target: Path) -> None:
-    """Copies a module over an older one that may be in use."""
+    """Copies a file over an older one that may be in use."""
     descriptor, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     os.close(descriptor)
     try:
         shutil.copyfile(source, temporary)
-        os.chmod(temporary, 0o755)
+        os.chmod(temporary, 0o755 if target.suffix == ".so" else 0o644)
         os.replace(temporary, target)
     except BaseException:
         os.unlink(temporary)

@@ -34,7 +34,7 @@ def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
 
     ``make`` works in a temporary sibling that is renamed when it returns, so a folder in the
     cache is always complete, whatever was interrupted. Processes that want the same key wait for
-    the one that makes it.
+    the one that makes it, and clear away what a killed one has left.
     """
     parent = cache_dir() / kind
     target = parent / key
@@ -44,6 +44,8 @@ def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     with FileLock(parent / f"{key}.lock"):
         if target.is_dir():
             return target
+        for leftover in parent.glob(f".{key}.*"):
+            shutil.rmtree(leftover)
         scratch = Path(tempfile.mkdtemp(dir=parent, prefix=f".{key}."))
         try:
             make(scratch)

@@ -37,8 +37,9 @@ def cmake_build(
         *(f"-D{name}={value}" for name, value in definitions.items()),
     ]
     _run(configure, f"CMake could not configure {source.name}")
+    # -k 0: one faulty source must not hide the errors of the others.
     _run(
-        [str(toolchain.ninja), "-C", str(build), *targets],
+        [str(toolchain.ninja), "-C", str(build), "-k", "0", *targets],
         f"the sources of {source.name} did not compile",
     )
 
@@ -59,10 +60,17 @@ def _run(command: list[str], failure: str) -> None:
         raise BuildError(
             failure,
             got=f"exit code {result.returncode} of {Path(command[0]).name}",
-            hint=f"its output:\n{_tail(result.stdout)}",
+            hint=f"its output:\n{_from_failure(result.stdout)}",
         )
 
 
-def _tail(output: str, lines: int = 60) -> str:
-    kept = output.splitlines()
-    return "\n".join(f"    {line}" for line in kept[-lines:])
+def _from_failure(output: str, limit: int = 200) -> str:
+    """The output from the first failing command on, for CMake from its first error on."""
+    lines = output.splitlines()
+    marks = ("FAILED:", "CMake Error")
+    start = next((i for i, line in enumerate(lines) if line.startswith(marks)), 0)
+    shown = lines[start : start + limit]
+    left_out = len(lines) - start - len(shown)
+    if left_out:
+        shown.append(f"... {left_out} more lines")
+    return "\n".join(f"    {line}" for line in shown)

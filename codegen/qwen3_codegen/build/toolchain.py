@@ -38,6 +38,8 @@ class Toolchain:
     cmake: Path
     ninja: Path
     python_include_dirs: tuple[Path, ...]
+    """Of Python and of pybind11."""
+    pybind11_version: str
     module_suffix: str
     """e.g. ``.cpython-311-x86_64-linux-gnu.so``."""
 
@@ -118,6 +120,7 @@ def find_toolchain(environment: Mapping[str, str] = os.environ) -> Toolchain:
         cmake=_tool(Path(cmake.CMAKE_BIN_DIR) / "cmake", "cmake"),
         ninja=_tool(Path(ninja.BIN_DIR) / "ninja", "ninja"),
         python_include_dirs=(Path(sysconfig.get_path("include")), Path(pybind11.get_include())),
+        pybind11_version=pybind11.__version__,
         module_suffix=str(suffix),
     )
 

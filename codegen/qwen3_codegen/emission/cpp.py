@@ -11,20 +11,34 @@ import numpy as np
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.plan.records import Origin, TensorRef, View
 
+WIDTH = 100
+"""Columns of the emitted sources."""
+
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
-_KEYWORDS = frozenset(
-    """alignas alignof and and_eq asm auto bitand bitor bool break case catch char char16_t char32_t
-    class compl const constexpr const_cast continue decltype default delete do double dynamic_cast
-    else enum explicit export extern false float for friend goto if inline int long mutable
-    namespace new noexcept not not_eq nullptr operator or or_eq private protected public register
-    reinterpret_cast return short signed sizeof static static_assert static_cast struct switch
-    template this thread_local throw true try typedef typeid typename union unsigned using virtual
-    void volatile wchar_t while xor xor_eq""".split()
+# fmt: off
+_KEYWORDS = frozenset({
+    "alignas", "alignof", "and", "and_eq", "asm", "auto", "bitand", "bitor", "bool", "break",
+    "case", "catch", "char", "char16_t", "char32_t", "class", "compl", "const", "constexpr",
+    "const_cast", "continue", "decltype", "default", "delete", "do", "double", "dynamic_cast",
+    "else", "enum", "explicit", "export", "extern", "false", "float", "for", "friend", "goto", "if",
+    "inline", "int", "long", "mutable", "namespace", "new", "noexcept", "not", "not_eq", "nullptr",
+    "operator", "or", "or_eq", "private", "protected", "public", "register", "reinterpret_cast",
+    "return", "short", "signed", "sizeof", "static", "static_assert", "static_cast", "struct",
+    "switch", "template", "this", "thread_local", "throw", "true", "try", "typedef", "typeid",
+    "typename", "union", "unsigned", "using", "virtual", "void", "volatile", "wchar_t", "while",
+    "xor", "xor_eq",
+})
+# fmt: on
+_MACROS = frozenset({"assert", "errno", "linux", "offsetof", "stderr", "stdin", "stdout", "unix"})
+"""Lower-case names that a C or C++ header or compiler may replace."""
+_TAKEN = frozenset(
+    {"copy_rows", "first_row", "layer", "logits_out", "num_logit_rows", "num_tokens"}
+    | {"read_logits", "size_t", "w"}
 )
-
-_TAKEN = frozenset({"num_tokens", "num_logit_rows", "layer", "first_row", "batch", "logit_values"})
-"""Locals and parameters that emitted functions have besides values."""
+"""What the bodies of emitted functions say besides values. Members end in an underscore; types and
+constants hold a capital letter early on. No local is named like those either."""
+_LIKE_A_MEMBER_OR_TYPE = re.compile(r"k?[A-Z].*|.*_")
 
 
 class CppIdentifier(str):
@@ -46,8 +60,34 @@ class CppIdentifier(str):
 
 
 def local_name(value: str) -> CppIdentifier:
-    """Returns the C++ local of an IR value."""
-    return CppIdentifier(f"{value}_value" if value in _TAKEN or value in _KEYWORDS else value)
+    """Returns the C++ local of an IR value; different values never share one.
+
+    Raises:
+        CodegenError: The name has letters that C++ does not take.
+    """
+    root = _without_suffix(value, "_value")
+    is_taken = root in _TAKEN or _LIKE_A_MEMBER_OR_TYPE.fullmatch(root)
+    return CppIdentifier(f"{value}_value" if is_taken or _is_reserved(root) else value)
+
+
+def member_name(name: str) -> CppIdentifier:
+    """Returns the struct member of a weight, constant or table; different names never share one.
+
+    Raises:
+        CodegenError: The name has letters that C++ does not take.
+    """
+    root = _without_suffix(name, "_member")
+    return CppIdentifier(f"{name}_member" if _is_reserved(root) else name)
+
+
+def _is_reserved(name: str) -> bool:
+    return name in _KEYWORDS or name in _MACROS or name.isupper()
+
+
+def _without_suffix(name: str, suffix: str) -> str:
+    while name.endswith(suffix):
+        name = name.removesuffix(suffix)
+    return name
 
 
 def pascal_case(name: str) -> CppIdentifier:
@@ -70,9 +110,13 @@ def cpp_string(text: str) -> str:
 
 
 def cpp_comment(text: str) -> str:
-    """Returns text that is safe after ``//``: one line, no trailing backslash, ASCII."""
+    """Returns text that is safe in a comment: one line of plain ASCII that ends neither.
+
+    A backslash would continue a ``//`` comment on the next line, as would the trigraph of one.
+    """
     line = " ".join(text.encode("ascii", "replace").decode().split())
-    return line.replace("\\", "/").replace("??", "? ?")
+    line = "".join(character for character in line if character.isprintable())
+    return re.sub(r"\?(?=\?)", "? ", line.replace("\\", "/").replace("*/", "* /"))
 
 
 def cpp_float(value: float) -> str:
@@ -94,12 +138,62 @@ def cpp_braced(values: Iterable[object]) -> str:
     return "{" + ", ".join(str(value) for value in values) + "}"
 
 
-def wrapped(items: Iterable[str], width: int, indent: int) -> str:
-    """Joins items with commas over lines of at most ``width``, later lines indented."""
-    lines = textwrap.wrap(
-        ", ".join(items), width=width, break_long_words=False, break_on_hyphens=False
-    )
+def wrapped(items: Iterable[str], indent: int, *, tail: int = 0) -> str:
+    """Joins items with commas over lines of at most ``WIDTH`` columns.
+
+    Args:
+        items: Texts that are not broken themselves.
+        indent: Column at which every line starts; the first is not indented here.
+        tail: Columns to leave free after the last item.
+    """
+    lines: list[str] = []
+    pieces = [f"{item}," for item in items]
+    if pieces:
+        pieces[-1] = pieces[-1][:-1]
+    for number, piece in enumerate(pieces):
+        room = WIDTH - indent - (tail if number == len(pieces) - 1 else 0)
+        if lines and len(lines[-1]) + 1 + len(piece) <= room:
+            lines[-1] += f" {piece}"
+        else:
+            lines.append(piece)
     return ("\n" + " " * indent).join(lines)
+
+
+def call_arguments(head: str, items: Iterable[str], indent: int, *, tail: int = 2) -> str:
+    """Returns a call's arguments, wrapped beside its parenthesis or on lines of their own.
+
+    Args:
+        head: What stands before the parenthesis.
+        items: The arguments.
+        indent: Column at which the statement starts.
+        tail: Columns of what comes after the last argument: ``);``.
+    """
+    arguments = list(items)
+    column = indent + len(head) + 1
+    if column + max(map(len, arguments), default=0) + tail <= WIDTH:
+        return wrapped(arguments, column, tail=tail)
+    return "\n" + " " * (indent + 4) + wrapped(arguments, indent + 4, tail=tail)
+
+
+def initializer(head: str, items: Iterable[str], *, tail: int = 1) -> str:
+    """Returns ``{a, b, c}``, over several indented lines when one after ``head`` is too short."""
+    values = list(items)
+    line = cpp_braced(values)
+    if len(head) + len(line) + tail <= WIDTH:
+        return line
+    return "{\n    " + wrapped(values, 4, tail=1 + tail) + "}"
+
+
+def comment_lines(text: str, indent: int) -> tuple[str, ...]:
+    """Returns a text as the lines of a ``//`` comment, safe and within ``WIDTH`` columns."""
+    return tuple(
+        textwrap.wrap(
+            cpp_comment(text),
+            width=WIDTH - indent - len("// "),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
 
 
 _BASES = {
@@ -118,7 +212,7 @@ def tensor_expression(reference: TensorRef) -> str:
     if reference.origin is Origin.VALUE:
         base = str(local_name(reference.name))
     else:
-        base = _BASES[reference.origin].format(CppIdentifier(reference.name))
+        base = _BASES[reference.origin].format(member_name(reference.name))
     return base + "".join(_view(view) for view in reference.views)
 
 

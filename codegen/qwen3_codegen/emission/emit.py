@@ -8,10 +8,11 @@ from qwen3_codegen.emission.cpp import CppIdentifier
 from qwen3_codegen.emission.engine_view import engine_title, engine_view
 from qwen3_codegen.emission.manifest import manifest_text
 from qwen3_codegen.emission.operators_view import operators_view
+from qwen3_codegen.emission.region_view import region_view
 from qwen3_codegen.emission.render import Renderer
 from qwen3_codegen.emission.views import ProjectView
 from qwen3_codegen.infinicore.api import InfiniCoreApi
-from qwen3_codegen.plan.records import EnginePlan
+from qwen3_codegen.plan.records import EnginePlan, RegionPlan
 
 
 def emit_engine(plan: EnginePlan, api: InfiniCoreApi, regenerate: str) -> Mapping[str, str]:
@@ -23,7 +24,11 @@ def emit_engine(plan: EnginePlan, api: InfiniCoreApi, regenerate: str) -> Mappin
         regenerate: Command line that makes the folder again, for the head of the sources.
     """
     renderer = Renderer()
-    engine = engine_view(plan, regenerate)
+
+    def body_of(region: RegionPlan) -> str:
+        return renderer.render("region.cpp.jinja", region_view(region))
+
+    engine = engine_view(plan, regenerate, body_of)
     project = _project_view(plan)
     files = {
         "engine.hpp": renderer.render("engine.hpp.jinja", engine),
@@ -32,6 +37,7 @@ def emit_engine(plan: EnginePlan, api: InfiniCoreApi, regenerate: str) -> Mappin
             "infinicore_ops.hpp.jinja", operators_view(plan, api)
         ),
         "bindings.cpp": renderer.render("bindings.cpp.jinja", project),
+        "c_api.cpp": renderer.render("c_api.cpp.jinja", project),
         "CMakeLists.txt": renderer.render("CMakeLists.txt.jinja", project),
         "pyproject.toml": renderer.render("pyproject.toml.jinja", project),
         "__init__.py": renderer.render("__init__.py.jinja", project),

@@ -2,51 +2,47 @@
 
 from __future__ import annotations
 
-import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.emission.cpp import (
+    WIDTH,
     CppIdentifier,
+    call_arguments,
+    comment_lines,
     cpp_braced,
     cpp_comment,
     cpp_float,
     cpp_string,
+    initializer,
     local_name,
+    member_name,
     pascal_case,
     snake_case,
-    tensor_expression,
     wrapped,
 )
 from qwen3_codegen.emission.views import (
     AttentionView,
     BufferView,
     CacheGroupView,
-    CallView,
     ConstantView,
-    DefinitionView,
     EngineView,
+    FunctionView,
     LayerKindView,
-    RegionView,
     RopeView,
-    StepView,
     WeightView,
 )
 from qwen3_codegen.plan.records import (
-    Action,
-    ActivationCall,
-    AttentionCall,
     AttentionShape,
-    Definition,
+    BufferPlan,
     EnginePlan,
-    OperatorCall,
     RegionPlan,
-    RowCopy,
-    Step,
+    TargetPlan,
     WeightPlan,
 )
 from qwen3_codegen.spec.model import RopeTable
-
-_WIDTH = 100
+from qwen3_runtime.engine.batch import CacheGroup
 
 _DTYPES = {
     DType.F32: "INFINI_DTYPE_F32",
@@ -64,40 +60,41 @@ def engine_title(plan: EnginePlan) -> str:
     )
 
 
-def engine_view(plan: EnginePlan, regenerate: str) -> EngineView:
-    """Returns the view of ``engine.hpp`` and ``engine.cpp``."""
+def engine_view(
+    plan: EnginePlan, regenerate: str, body_of: Callable[[RegionPlan], str]
+) -> EngineView:
+    """Returns the view of ``engine.hpp`` and ``engine.cpp``.
+
+    Args:
+        plan: The plan.
+        regenerate: Command line that makes the engine again.
+        body_of: Prints the steps of a region.
+    """
+    kinds = _layer_kinds(plan, body_of)
     return EngineView(
-        title=engine_title(plan),
-        regenerate=cpp_comment(regenerate),
+        header=engine_header(plan, regenerate),
+        sizes=_sizes(plan),
         namespace=CppIdentifier(plan.module_name),
         num_layers=plan.num_layers,
         vocab_size=plan.vocab_size,
         max_position_embeddings=plan.max_position_embeddings,
         max_logit_rows=plan.max_logit_rows,
         dtype=_DTYPES[plan.dtype],
-        device_enumerator=CppIdentifier(plan.target.enumerator),
-        device_literal=cpp_string(plan.target.device),
-        is_emulated="true" if plan.target.emulated else "false",
-        layer_kinds=tuple(
-            _layer_kind(index, kind, plan) for index, kind in enumerate(plan.layer_kinds)
+        target=_target(plan.target),
+        layer_kinds=kinds,
+        has_several_kinds=len(kinds) > 1,
+        schedule=initializer("constexpr int kLayerKinds[kNumLayers] = ", map(str, plan.schedule)),
+        schedule_comment=comment_lines(
+            "Kind of every layer: "
+            + ", ".join(f"{i} {kind.name}" for i, kind in enumerate(plan.layer_kinds)),
+            0,
         ),
-        schedule=wrapped((str(kind) for kind in plan.schedule), _WIDTH - 6, 4),
-        weights=tuple(_weight(weight) for weight in plan.prologue.weights),
-        buffers=tuple(
-            BufferView(
-                member=f"{CppIdentifier(buffer.name)}_",
-                bound=_bound(buffer.rows),
-                columns=buffer.columns,
-                comment=cpp_comment(
-                    f"[{_bound(buffer.rows)}, {buffer.columns}]: {', '.join(buffer.holds)}"
-                ),
-            )
-            for buffer in plan.buffers
-        ),
+        weights=_weights(plan.prologue, plan, "weights_.{} = upload", ("source",)),
+        buffers=tuple(_buffer(buffer) for buffer in plan.buffers),
         scratch_columns=plan.scratch_columns,
         has_scratch=plan.scratch_columns > 0,
         constants=tuple(
-            ConstantView(name=CppIdentifier(name), literal=cpp_float(value))
+            ConstantView(member=member_name(name), literal=cpp_float(value))
             for name, value in plan.constants.items()
         ),
         has_constants=bool(plan.constants),
@@ -106,123 +103,138 @@ def engine_view(plan: EnginePlan, regenerate: str) -> EngineView:
         attentions=tuple(
             _attention(index, shape) for index, shape in enumerate(plan.attention_shapes)
         ),
+        has_attention=bool(plan.attention_shapes),
         windows=cpp_braced(window or 0 for window in plan.windows),
-        cache_groups=tuple(
-            CacheGroupView(
-                name_literal=cpp_string(group.name),
-                layers=cpp_braced([wrapped(map(str, group.layers), _WIDTH - 12, 8)]),
-                num_key_value_heads=group.num_key_value_heads,
-                head_dim=group.head_dim,
-                window=group.window or 0,
-            )
-            for group in plan.cache_groups
+        cache_groups=tuple(_cache_group(group) for group in plan.cache_groups),
+        prologue=FunctionView(
+            name="prologue", body=body_of(plan.prologue), result=local_name(plan.prologue.result)
         ),
-        prologue=_region(
-            plan.prologue, "prologue", "From token ids to the first hidden state.", plan
+        epilogue=FunctionView(
+            name="epilogue", body=body_of(plan.epilogue), result=local_name(plan.epilogue.result)
         ),
-        epilogue=_region(plan.epilogue, "epilogue", "From the last hidden state to logits.", plan),
     )
 
 
-def _bound(rows: str) -> str:
-    return "kMaxLogitRows" if rows == "num_logit_rows" else "options.max_num_batched_tokens"
+def engine_header(plan: EnginePlan, regenerate: str) -> tuple[str, ...]:
+    """Returns the comment lines at the head of every source."""
+    places = sorted({step.location.path for region in plan.regions() for step in region.steps})
+    return (
+        *comment_lines(engine_title(plan), 0),
+        "Generated by qwen3-codegen; do not edit. To make it again:",
+        f"  {cpp_comment(regenerate)}",
+        *comment_lines(f"Each step names the line it carries out, of {', '.join(places)}.", 0),
+    )
 
 
-def _weight(weight: WeightPlan) -> WeightView:
+def _sizes(plan: EnginePlan) -> tuple[str, ...]:
+    """Returns the model's numbers under their config names."""
+    facts = [
+        f"{name} {str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in plan.spec_facts.items()
+        if isinstance(value, int | float | str)
+    ]
+    return comment_lines(f"{', '.join(facts)}.", 0) if facts else ()
+
+
+def _target(target: TargetPlan) -> str:
+    is_emulated = "true" if target.emulated else "false"
+    name = cpp_string(target.device)
+    return f"{{{CppIdentifier(target.enumerator)}, {name}, /*emulated=*/{is_emulated}}}"
+
+
+def _weights(
+    region: RegionPlan, plan: EnginePlan, statement: str, first_arguments: Sequence[str]
+) -> tuple[WeightView, ...]:
+    return tuple(
+        _weight(weight, plan, statement.format(member_name(weight.name)), first_arguments)
+        for weight in region.weights
+    )
+
+
+def _weight(
+    weight: WeightPlan, plan: EnginePlan, head: str, first_arguments: Sequence[str]
+) -> WeightView:
+    arguments = (
+        *first_arguments,
+        cpp_string(weight.name),
+        "kDtype" if weight.dtype is plan.dtype else _DTYPES[weight.dtype],
+        cpp_braced(weight.shape),
+    )
     return WeightView(
-        member=CppIdentifier(weight.name),
-        name_literal=cpp_string(weight.name),
-        dtype=_DTYPES[weight.dtype],
-        shape=cpp_braced(weight.shape),
+        member=member_name(weight.name),
+        upload_arguments=call_arguments(head, arguments, 2),
         comment=f"[{', '.join(map(str, weight.shape))}] {weight.dtype.value}",
     )
 
 
-def _layer_kind(index: int, kind: RegionPlan, plan: EnginePlan) -> LayerKindView:
-    name = snake_case(f"{kind.name}" if kind.name.endswith("layer") else f"{kind.name}_layer")
-    traits = ", ".join(f"{key} {value}" for key, value in kind.attributes.items())
-    layers = f"{len(kind.layers)} of {plan.num_layers} layers"
-    comment = cpp_comment(f"{kind.name}: {layers}" + (f"; {traits}" if traits else ""))
-    return LayerKindView(
-        index=index,
-        struct=CppIdentifier(f"{pascal_case(name)}Weights"),
-        member=f"{name}s_",
-        comment=comment,
-        weights=tuple(_weight(weight) for weight in kind.weights),
-        region=_region(kind, name, comment, plan),
+def _layer_kinds(
+    plan: EnginePlan, body_of: Callable[[RegionPlan], str]
+) -> tuple[LayerKindView, ...]:
+    names = _distinct(_kind_name(kind.name) for kind in plan.layer_kinds)
+    return tuple(
+        LayerKindView(
+            index=index,
+            struct=CppIdentifier(f"{pascal_case(name)}Weights"),
+            member=f"{name}s_",
+            comment=comment_lines(_kind_comment(kind, plan), 0),
+            weights=_weights(kind, plan, "w.{} = upload", ("source", "layer")),
+            region=FunctionView(
+                name=CppIdentifier(name), body=body_of(kind), result=local_name(kind.result)
+            ),
+        )
+        for index, (name, kind) in enumerate(zip(names, plan.layer_kinds, strict=True))
     )
 
 
-def _region(region: RegionPlan, name: str, comment: str, plan: EnginePlan) -> RegionView:
-    return RegionView(
-        name=CppIdentifier(name),
-        comment=comment,
-        parameters=tuple(_definition(definition) for definition in region.parameters),
-        steps=tuple(_step(step, plan) for step in region.steps),
-        result=local_name(region.result),
+def _kind_name(name: str) -> str:
+    snake = snake_case(name)
+    return snake if snake.endswith("layer") else f"{snake}_layer"
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """Numbers names that would become the same C++ type."""
+    seen: Counter[str] = Counter()
+    result = []
+    for name in names:
+        key = pascal_case(name).lower()
+        seen[key] += 1
+        result.append(name if seen[key] == 1 else f"{name}_{seen[key]}")
+    return result
+
+
+def _kind_comment(kind: RegionPlan, plan: EnginePlan) -> str:
+    count = len(kind.layers)
+    layers = f"layer {_ranges(kind.layers)}" if count == 1 else f"layers {_ranges(kind.layers)}"
+    if count == plan.num_layers:
+        layers = f"all {count} layers"
+    traits = ", ".join(
+        f"{name} {'none' if value is None else value}" for name, value in kind.attributes.items()
     )
+    return f"{kind.name}: {layers}" + (f"; {traits}" if traits else "")
 
 
-def _definition(definition: Definition) -> DefinitionView:
-    shape = ", ".join(str(extent) for extent in definition.type.shape)
-    return DefinitionView(
-        name=local_name(definition.name),
-        expression=tensor_expression(definition.reference),
-        comment=f"[{shape}]",
-    )
+def _ranges(numbers: Sequence[int]) -> str:
+    """``0-2, 4`` for 0, 1, 2, 4."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
-def _step(step: Step, plan: EnginePlan) -> StepView:
-    return StepView(
-        comment=tuple(
-            textwrap.wrap(
-                f"{cpp_comment(step.text)} -- {cpp_comment(str(step.location))}",
-                width=_WIDTH - 5,
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
-        ),
-        definitions=tuple(_definition(definition) for definition in step.definitions),
-        calls=tuple(_call(action, plan) for action in step.actions),
-    )
-
-
-def _call(action: Action, plan: EnginePlan) -> CallView:
-    match action:
-        case OperatorCall():
-            function = f"ops_.{CppIdentifier(action.operator)}"
-            arguments = [tensor_expression(tensor) for tensor in action.tensors]
-            arguments += [
-                cpp_float(scalar) if isinstance(scalar, float) else str(CppIdentifier(scalar))
-                for scalar in action.scalars
-            ]
-        case RowCopy():
-            function = "copy_rows"
-            rows = "batch_->token_ids.data", "num_tokens"
-            if action.rows == "logit_rows":
-                rows = "batch_->logit_rows.data + first_row", "num_logit_rows"
-            arguments = [
-                tensor_expression(action.destination),
-                tensor_expression(action.table),
-                *rows,
-            ]
-        case AttentionCall():
-            function = f"attention_{action.shape_index}_->run"
-            tensors = (action.output, action.query, action.key, action.value)
-            arguments = [tensor_expression(tensor) for tensor in tensors]
-            arguments += [
-                "cache_[layer]",
-                "batch_->places[cache_group_of_layer_[layer]]",
-                f"/*window=*/{action.window or 0}",
-                f"/*scale=*/{cpp_float(action.scale)}",
-            ]
-        case ActivationCall():
-            function = f"qwen3::{CppIdentifier(action.function)}"
-            tensors = (action.output, action.input, *action.constants, action.scratch)
-            arguments = ["ops_", *(tensor_expression(tensor) for tensor in tensors)]
-    indent = 2 + len(function) + 1
-    return CallView(
-        function=function, arguments=wrapped(arguments, max(40, _WIDTH - indent - 2), indent)
+def _buffer(buffer: BufferPlan) -> BufferView:
+    is_logits = buffer.rows == "num_logit_rows"
+    rows = "kMaxLogitRows" if is_logits else "max_num_batched_tokens"
+    member = f"{member_name(buffer.name)}_"
+    comment = f"[{rows}, {buffer.columns}]: {', '.join(buffer.holds)}"
+    return BufferView(
+        member=member,
+        bound=rows if is_logits else f"options.{rows}",
+        columns=buffer.columns,
+        comment=comment_lines(comment, 2),
+        is_long=len(f"  Tensor {member};  // {comment}") > WIDTH,
     )
 
 
@@ -236,25 +248,42 @@ def _attention(index: int, shape: AttentionShape) -> AttentionView:
     )
 
 
-def _rope(table: RopeTable) -> RopeView:
-    constant = pascal_case(table.name)
-    expression = f"k{constant}InvFreq"
-    if table.long_inv_freq is not None:
-        threshold = f"options.max_model_len > k{constant}LongThreshold"
-        expression = f"{threshold} ? k{constant}LongInvFreq : {expression}"
-    return RopeView(
-        name=CppIdentifier(table.name),
-        constant=constant,
-        half_dim=len(table.inv_freq),
-        inv_freq=_literals(table.inv_freq),
-        long_inv_freq=_literals(table.long_inv_freq or ()),
-        inv_freq_expression=expression,
-        has_long=table.long_inv_freq is not None,
-        long_threshold=table.long_threshold or 0,
-        attention_factor=cpp_float(table.attention_factor),
-        comment=cpp_comment(f"rotary frequencies of table {table.name}, after scaling"),
+def _cache_group(group: CacheGroup) -> CacheGroupView:
+    sizes = {
+        "num_key_value_heads": group.num_key_value_heads,
+        "head_dim": group.head_dim,
+        "window": group.window or 0,
+    }
+    return CacheGroupView(
+        name_literal=cpp_string(group.name),
+        layers=f"{{{wrapped(map(str, group.layers), 8, tail=2)}}}",
+        shape=", ".join(f"/*{name}=*/{size}" for name, size in sizes.items()),
     )
 
 
-def _literals(values: tuple[float, ...]) -> str:
-    return wrapped((cpp_float(value) for value in values), _WIDTH - 6, 4)
+def _rope(table: RopeTable) -> RopeView:
+    constant = f"k{pascal_case(table.name)}"
+    half_dim = len(table.inv_freq)
+    frequencies = f"{constant}InvFreq"
+    if table.long_inv_freq is not None:
+        threshold = f"options.max_model_len > {constant}LongThreshold"
+        frequencies = f"{threshold} ? {constant}LongInvFreq : {frequencies}"
+    arguments = f"{{{frequencies}, {half_dim}, {cpp_float(table.attention_factor)}}}"
+    member = member_name(table.name)
+    return RopeView(
+        member=member,
+        constant=constant,
+        half_dim=half_dim,
+        inv_freq=_floats(f"constexpr float {constant}InvFreq[{half_dim}] = ", table.inv_freq),
+        long_inv_freq=_floats(
+            f"constexpr float {constant}LongInvFreq[{half_dim}] = ", table.long_inv_freq or ()
+        ),
+        table_arguments=call_arguments(f"rope_.{member} = rope_tables", [arguments], 2),
+        has_long=table.long_inv_freq is not None,
+        long_threshold=table.long_threshold or 0,
+        comment=cpp_comment(f"Rotary frequencies of table {table.name}, after scaling."),
+    )
+
+
+def _floats(head: str, values: tuple[float, ...]) -> str:
+    return initializer(head, (cpp_float(value) for value in values))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qwen3_codegen.emission.cpp import CppIdentifier, cpp_comment
+from qwen3_codegen.emission.cpp import CppIdentifier, call_arguments, comment_lines
 from qwen3_codegen.emission.engine_view import engine_title
 from qwen3_codegen.emission.views import OperatorsView, OperatorView
 from qwen3_codegen.errors import LoweringError
@@ -15,7 +15,15 @@ _SCALARS = {ArgumentKind.FLOAT: "float", ArgumentKind.INT: "int"}
 def operators_view(plan: EnginePlan, api: InfiniCoreApi) -> OperatorsView:
     """Returns the view of ``infinicore_ops.hpp`` for the operators of a plan."""
     return OperatorsView(
-        title=engine_title(plan),
+        header=(
+            *comment_lines(engine_title(plan), 0),
+            *comment_lines(
+                "Call sites of the InfiniCore operators this engine uses, one method each: outputs "
+                "first, then inputs, then attributes. A descriptor is created once per shape and "
+                "reused by every layer.",
+                0,
+            ),
+        ),
         namespace=CppIdentifier(plan.module_name),
         operators=tuple(
             _operator(index, api.operators[name]) for index, name in enumerate(plan.operators)
@@ -30,21 +38,30 @@ def _operator(index: int, operator: Operator) -> OperatorView:
     parameters = [f"const Tensor& {CppIdentifier(name)}" for name in tensors]
     parameters += [f"{_scalar_type(a)} {CppIdentifier(a.name)}" for a in create_scalars]
     parameters += [f"{_scalar_type(a)} {CppIdentifier(a.name)}" for a in run_scalars]
+    method = CppIdentifier(operator.name)
+    key_parts = [str(index), *tensors, *map(_key_part, create_scalars)]
     return OperatorView(
-        index=index,
-        method=CppIdentifier(operator.name),
-        comment=cpp_comment(operator.summary),
-        parameters=", ".join(parameters),
-        key_parts=(*tensors, *(_key_part(a) for a in create_scalars)),
+        method=method,
+        comment=comment_lines(operator.summary, 2),
+        parameters=call_arguments(f"void {method}", parameters, 2, tail=3),
+        key_parts=call_arguments("const qwen3::DescriptorKey key", key_parts, 4),
         tensors=tuple(tensors),
         descriptor_type=operator.descriptor_type,
         create_function=operator.create_function,
-        create_arguments=", ".join(_create(a, operator) for a in operator.create_args),
+        create_arguments=call_arguments(
+            f"qwen3::check({operator.create_function}",
+            (_create(a, operator) for a in operator.create_args),
+            6,
+        ),
         destroy_function=operator.destroy_function,
         workspace_function=operator.workspace_function,
         has_workspace=operator.has_workspace,
         run_function=operator.run_function,
-        run_arguments=", ".join(_run(a, operator) for a in operator.run_args),
+        run_arguments=call_arguments(
+            f"qwen3::check({operator.run_function}",
+            (_run(a, operator) for a in operator.run_args),
+            4,
+        ),
     )
 
 
@@ -78,7 +95,7 @@ def _create(argument: Argument, operator: Operator) -> str:
 def _run(argument: Argument, operator: Operator) -> str:
     match argument.kind:
         case ArgumentKind.DESCRIPTOR:
-            return "cached.descriptor"
+            return "cached.descriptor()"
         case ArgumentKind.WORKSPACE:
             return "workspace_.reserve(cached.workspace_size)"
         case ArgumentKind.WORKSPACE_SIZE:

@@ -6,31 +6,22 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FieldView:
-    """A member of a struct: its name and a comment with shape, dtype and origin."""
-
-    name: str
-    comment: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WeightView:
     """A weight's member, and what ``upload`` is told about it."""
 
     member: str
-    name_literal: str
-    dtype: str
-    shape: str
+    upload_arguments: str
     comment: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefinitionView:
-    """A local tensor."""
+    """A local tensor; a long one has its comment on a line before it."""
 
     name: str
     expression: str
     comment: str
+    is_long: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +43,18 @@ class StepView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionView:
-    """A function of the forward pass."""
+    """What stands inside a function of the forward pass."""
 
-    name: str
-    comment: str
     parameters: tuple[DefinitionView, ...]
     steps: tuple[StepView, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FunctionView:
+    """A function of the forward pass, its body already printed."""
+
+    name: str
+    body: str
     result: str
 
 
@@ -68,26 +65,27 @@ class LayerKindView:
     index: int
     struct: str
     member: str
-    comment: str
+    comment: tuple[str, ...]
     weights: tuple[WeightView, ...]
-    region: RegionView
+    region: FunctionView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BufferView:
-    """An activation buffer."""
+    """An activation buffer; a long comment stands before it."""
 
     member: str
     bound: str
     columns: int
-    comment: str
+    comment: tuple[str, ...]
+    is_long: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConstantView:
     """A scalar kept on the device."""
 
-    name: str
+    member: str
     literal: str
 
 
@@ -95,15 +93,14 @@ class ConstantView:
 class RopeView:
     """A rope table: its frequencies as literals."""
 
-    name: str
+    member: str
     constant: str
     half_dim: int
     inv_freq: str
     long_inv_freq: str
-    inv_freq_expression: str
+    table_arguments: str
     has_long: bool
     long_threshold: int
-    attention_factor: str
     comment: str
 
 
@@ -123,28 +120,26 @@ class CacheGroupView:
 
     name_literal: str
     layers: str
-    num_key_value_heads: int
-    head_dim: int
-    window: int
+    shape: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineView:
     """Everything ``engine.hpp`` and ``engine.cpp`` print."""
 
-    title: str
-    regenerate: str
+    header: tuple[str, ...]
+    sizes: tuple[str, ...]
     namespace: str
     num_layers: int
     vocab_size: int
     max_position_embeddings: int
     max_logit_rows: int
     dtype: str
-    device_enumerator: str
-    device_literal: str
-    is_emulated: str
+    target: str
     layer_kinds: tuple[LayerKindView, ...]
+    has_several_kinds: bool
     schedule: str
+    schedule_comment: tuple[str, ...]
     weights: tuple[WeightView, ...]
     buffers: tuple[BufferView, ...]
     scratch_columns: int
@@ -154,21 +149,21 @@ class EngineView:
     rope_tables: tuple[RopeView, ...]
     has_rope: bool
     attentions: tuple[AttentionView, ...]
+    has_attention: bool
     windows: str
     cache_groups: tuple[CacheGroupView, ...]
-    prologue: RegionView
-    epilogue: RegionView
+    prologue: FunctionView
+    epilogue: FunctionView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorView:
     """One call site of InfiniCore's."""
 
-    index: int
     method: str
-    comment: str
+    comment: tuple[str, ...]
     parameters: str
-    key_parts: tuple[str, ...]
+    key_parts: str
     tensors: tuple[str, ...]
     descriptor_type: str
     create_function: str
@@ -184,14 +179,14 @@ class OperatorView:
 class OperatorsView:
     """``infinicore_ops.hpp``."""
 
-    title: str
+    header: tuple[str, ...]
     namespace: str
     operators: tuple[OperatorView, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectView:
-    """Build files and the Python package around an engine."""
+    """Build files, entry points and the Python package around an engine."""
 
     title: str
     namespace: str

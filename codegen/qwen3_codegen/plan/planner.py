@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.infinicore.api import InfiniCoreApi
-from qwen3_codegen.ir.graph import Graph, Node, Region, Value
+from qwen3_codegen.ir.graph import AttributeValue, Graph, Node, Region, Value
 from qwen3_codegen.plan.portable.context import EngineContext, RegionContext
 from qwen3_codegen.plan.portable.lowerings import lower_node
 from qwen3_codegen.plan.records import (
@@ -226,23 +226,37 @@ def _reason(op: str, operators: tuple[str, ...]) -> str:
         return "views and copies only"
     if own not in operators:
         return "decomposed"
-    return f"the device's {own}; {others} for what it does not take" if others else "native"
+    return f"the device has {own}; {others} around it" if others else "the device has it"
 
 
 _NEUTRAL = {("alpha", 1.0), ("offset", 0.0)}
 """Attributes that change nothing and need no mention."""
+_NAMED_ROLES = frozenset({"bias", "residual", "gate", "up"})
+"""Inputs whose part is not plain from where they stand."""
 
 
 def _summary(node: Node) -> str:
     """``y = op(x, weight) {attribute=value}``: a node in one line for a reader of the engine."""
     results = ", ".join(value.name for value in node.outputs)
+    arguments = [
+        f"{role}={name}" if role in _NAMED_ROLES else name for role, name in node.inputs.items()
+    ]
     attributes = ", ".join(
-        f"{name}={value}"
+        f"{name}={_as_text(value)}"
         for name, value in node.attributes.items()
         if value is not None and (name, value) not in _NEUTRAL
     )
-    call = f"{results} = {node.op}({', '.join(node.inputs.values())})"
+    call = f"{results} = {node.op}({', '.join(arguments)})"
     return f"{call} {{{attributes}}}" if attributes else call
+
+
+def _as_text(value: AttributeValue) -> str:
+    match value:
+        case float():
+            return f"{value:.8g}"
+        case tuple():
+            return f"[{', '.join(map(str, value))}]"
+    return str(value)
 
 
 def _max_logit_rows(graph: Graph) -> int:

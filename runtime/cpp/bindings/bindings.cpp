@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,14 +27,14 @@ class PythonWeightSource final : public WeightSource {
  public:
   explicit PythonWeightSource(const py::object& read) : read_(read) {}
 
-  void with_weight(const std::string& name, int layer, size_t num_bytes,
+  void with_weight(const std::string& name, std::optional<size_t> layer, size_t num_bytes,
                    void (*use)(void* context, const void* host), void* context) override {
     py::gil_scoped_acquire gil;
-    const py::object index = layer < 0 ? py::object(py::none()) : py::object(py::int_(layer));
-    const auto array = py::array::ensure(read_(name, index), py::array::c_style);
-    require(static_cast<bool>(array) && static_cast<size_t>(array.nbytes()) == num_bytes,
-            "weight " + name + ": the engine needs " + std::to_string(num_bytes) +
-                " bytes, the weight source gave another amount");
+    const auto array = py::array::ensure(read_(name, layer), py::array::c_style);
+    require_else(array && static_cast<size_t>(array.nbytes()) == num_bytes, [&] {
+      return "weight " + name + ": the engine needs " + std::to_string(num_bytes) +
+             " bytes, the weight source gave another amount";
+    });
     use(context, array.data());
   }
 

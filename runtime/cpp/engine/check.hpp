@@ -23,8 +23,14 @@ inline void check(infiniStatus_t status, const char* call) {
 }
 
 // For what a caller of the engine can get wrong; `message` says what was expected.
-inline void require(bool condition, const std::string& message) {
+inline void require(bool condition, const char* message) {
   if (!condition) throw EngineFailure(message);
+}
+
+// The same for messages that are put together, which costs only when it fails: `message()`.
+template <class Message>
+void require_else(bool condition, Message message) {
+  if (!condition) throw EngineFailure(message());
 }
 
 }  // namespace qwen3

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <list>
+#include <memory>
 #include <unordered_map>
 #include <utility>
 #include <vector>
@@ -37,8 +38,25 @@ class TensorDescriptor {
 // A key spells out everything a descriptor depends on, word by word: no hash decides equality.
 class DescriptorKey {
  public:
-  explicit DescriptorKey(int64_t operator_id) { words_.push_back(operator_id); }
+  // Parts are tensors, floats and enumerators.
+  template <class... Parts>
+  explicit DescriptorKey(int operator_id, const Parts&... parts) {
+    words_.reserve(1 + sizeof...(parts) * (1 + 2 * Tensor::kMaxRank));
+    add(operator_id);
+    (add(parts), ...);
+  }
 
+  bool operator==(const DescriptorKey& other) const { return words_ == other.words_; }
+
+  struct Hash {
+    size_t operator()(const DescriptorKey& key) const {
+      uint64_t hash = 14695981039346656037u;  // FNV-1a over the words
+      for (int64_t word : key.words_) hash = (hash ^ static_cast<uint64_t>(word)) * 1099511628211u;
+      return static_cast<size_t>(hash);
+    }
+  };
+
+ private:
   void add(const Tensor& tensor) {
     words_.push_back(static_cast<int64_t>(tensor.dtype) << 8 | static_cast<int64_t>(tensor.rank));
     for (size_t axis = 0; axis < tensor.rank; ++axis) {
@@ -53,25 +71,22 @@ class DescriptorKey {
   }
   void add(int value) { words_.push_back(value); }
 
-  bool operator==(const DescriptorKey& other) const { return words_ == other.words_; }
-
-  struct Hash {
-    size_t operator()(const DescriptorKey& key) const {
-      uint64_t hash = 14695981039346656037u;  // FNV-1a over the words
-      for (int64_t word : key.words_) hash = (hash ^ static_cast<uint64_t>(word)) * 1099511628211u;
-      return static_cast<size_t>(hash);
-    }
-  };
-
- private:
   std::vector<int64_t> words_;
 };
 
-// One created operator: the descriptor, how to destroy it, and the workspace it asked for.
-struct CachedOperator {
-  InfiniopDescriptor* descriptor = nullptr;
-  infiniStatus_t (*destroy)(InfiniopDescriptor*) = nullptr;
+// One created operator: the descriptor, which it owns, and the workspace it asks for.
+class CachedOperator {
+ public:
+  using Destroy = infiniStatus_t (*)(InfiniopDescriptor*);
+
+  CachedOperator(InfiniopDescriptor* descriptor, Destroy destroy)
+      : descriptor_(descriptor, destroy) {}
+
+  InfiniopDescriptor* descriptor() const { return descriptor_.get(); }
   size_t workspace_size = 0;
+
+ private:
+  std::unique_ptr<InfiniopDescriptor, Destroy> descriptor_;
 };
 
 // Keeps the most recently used descriptors. Lengths are padded to buckets, so a running engine
@@ -79,9 +94,6 @@ struct CachedOperator {
 class DescriptorCache {
  public:
   explicit DescriptorCache(const Device& device) : device_(device) {}
-  ~DescriptorCache() {
-    for (auto& [key, cached] : entries_) cached.destroy(cached.descriptor);
-  }
   DescriptorCache(const DescriptorCache&) = delete;
   DescriptorCache& operator=(const DescriptorCache&) = delete;
 
@@ -106,7 +118,6 @@ class DescriptorCache {
   void evict_oldest() {
     device_.synchronize();  // the descriptor may still be in flight
     index_.erase(entries_.back().first);
-    entries_.back().second.destroy(entries_.back().second.descriptor);
     entries_.pop_back();
   }
 

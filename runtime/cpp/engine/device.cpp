@@ -74,8 +74,10 @@ DeviceMemory::DeviceMemory(const Device& device, size_t num_bytes)
     : device_(&device), num_bytes_(num_bytes) {
   check(infinirtMalloc(&pointer_, num_bytes), "infinirtMalloc");
   // The CPU backend reports success with a null pointer when memory runs out.
-  require(pointer_ != nullptr, "infinirtMalloc: out of device memory at an allocation of " +
-                                   std::to_string(num_bytes) + " bytes");
+  require_else(pointer_ != nullptr, [&] {
+    return "infinirtMalloc: out of device memory at an allocation of " + std::to_string(num_bytes) +
+           " bytes";
+  });
   // infinirtMemset is younger than the oldest supported release.
   const std::vector<std::byte> zeros(std::min<size_t>(num_bytes, size_t{1} << 20));
   for (size_t done = 0; done < num_bytes; done += zeros.size()) {

@@ -1,9 +1,9 @@
 // What every generated engine is, seen from the runtime.
 #pragma once
 
-#include <infinicore.h>
-
+#include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,9 +17,9 @@ class WeightSource {
   virtual ~WeightSource() = default;
 
   // Calls `use` with host memory that holds the named weight, row-major, in the dtype the engine's
-  // manifest gives. `layer` is -1 for weights outside the layers. Throws when the weight is not
-  // there or has another size than `num_bytes`.
-  virtual void with_weight(const std::string& name, int layer, size_t num_bytes,
+  // manifest gives; weights outside the layers have no `layer`. Throws when the weight is not there
+  // or has another size than `num_bytes`.
+  virtual void with_weight(const std::string& name, std::optional<size_t> layer, size_t num_bytes,
                            void (*use)(void* context, const void* host), void* context) = 0;
 };
 

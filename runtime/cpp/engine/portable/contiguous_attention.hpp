@@ -53,20 +53,14 @@ class ContiguousAttention {
         mask_(mask),
         plans_(windows_.size()) {}
 
-  // Query rows taken at once: as many as keep the scores within kScoreBytes.
-  static size_t rows_per_block(AttentionShape shape, const EngineOptions& options,
-                               infiniDtype_t dtype) {
-    const size_t row_bytes =
-        shape.num_heads * round_up(options.max_model_len, kLengthBucket) * element_size(dtype);
-    const size_t limit = std::min(options.max_num_batched_tokens, kMaxRowsPerBlock);
-    return std::clamp<size_t>(kScoreBytes / row_bytes, 1, limit);
-  }
-  // Elements of scratch: scores, and queries and outputs of a block in head-major order.
+  // Elements of scratch: a row of zeros and the query rows of a block. Within kScratchBytes as many
+  // rows as there may be, but at least one of the longest context.
   static size_t scratch_elements(AttentionShape shape, const EngineOptions& options,
                                  infiniDtype_t dtype) {
-    const size_t rows = rows_per_block(shape, options, dtype);
-    const size_t capacity = round_up(options.max_model_len, kLengthBucket);
-    return shape.num_heads * rows * (capacity + 2 * shape.head_dim) + shape.head_dim;
+    const size_t row = row_elements(shape, round_up(options.max_model_len, kLengthBucket));
+    const size_t limit = std::min(options.max_num_batched_tokens, kMaxRowsPerBlock);
+    const size_t fitting = kScratchBytes / (row * element_size(dtype));
+    return shape.head_dim + std::clamp<size_t>(fitting, 1, limit) * row;
   }
   // Elements of mask: every query row against every key it might see, per window.
   static size_t mask_elements(const EngineOptions& options, size_t num_windows) {
@@ -107,7 +101,12 @@ class ContiguousAttention {
 
  private:
   static constexpr size_t kMaxRowsPerBlock = 256;
-  static constexpr size_t kScoreBytes = size_t{64} << 20;
+  static constexpr size_t kScratchBytes = size_t{64} << 20;
+
+  // Scratch of one query row: its scores, and its query and output in head-major order.
+  static size_t row_elements(AttentionShape shape, size_t num_keys) {
+    return shape.num_heads * (num_keys + 2 * shape.head_dim);
+  }
 
   // Far below any score and far from overflow when a score is added; exp() of it is exactly 0.
   static float masked(infiniDtype_t dtype) {
@@ -138,35 +137,44 @@ class ContiguousAttention {
 
   void plan_blocks(size_t window, size_t w) {
     plans_[w].clear();
-    const size_t step = rows_per_block(shape_, options_, mask_.dtype);
     size_t first_row = 0;
     for (size_t s = 0; s < batch_->query_lens.size; ++s) {
       const size_t query_len = static_cast<size_t>(batch_->query_lens[s]);
       const size_t past = static_cast<size_t>(batch_->seq_lens[s]) - query_len;
-      for (size_t start = 0; start < query_len; start += step) {
-        const size_t rows = std::min(step, query_len - start);
-        const size_t first_position = past + start;
-        const size_t oldest =
-            window > 0 && first_position + 1 > window ? first_position + 1 - window : 0;
-        const size_t first_key = oldest / kLengthBucket * kLengthBucket;
-        const size_t end = round_up(first_position + rows, kLengthBucket);
-        plans_[w].push_back(
-            {s, first_row + start, rows, first_key, end - first_key, host_mask_.size()});
-        append_mask(first_position, rows, first_key, end, window);
+      for (size_t start = 0; start < query_len; start += plans_[w].back().num_rows) {
+        AttentionBlock block = block_at(past + start, query_len - start, window);
+        block.sequence = s;
+        block.first_row = first_row + start;
+        plans_[w].push_back(block);
+        append_mask(past + start, block, window);
       }
       first_row += query_len;
     }
   }
 
-  // Row i stands at `first_position + i` and sees keys (position - window, position].
-  void append_mask(size_t first_position, size_t rows, size_t first_key, size_t end,
-                   size_t window) {
+  // As many of `rows` query rows from `position` on as scratch has room for.
+  AttentionBlock block_at(size_t position, size_t rows, size_t window) const {
+    AttentionBlock block{};
+    const size_t oldest = window > 0 && position + 1 > window ? position + 1 - window : 0;
+    block.first_key = oldest / kLengthBucket * kLengthBucket;
+    block.num_rows = std::min(rows, kMaxRowsPerBlock);
+    const auto num_keys = [&] {
+      return round_up(position + block.num_rows, kLengthBucket) - block.first_key;
+    };
+    const size_t room = scratch_.shape[0] - shape_.head_dim;
+    block.num_rows = std::min(block.num_rows, room / row_elements(shape_, num_keys()));
+    block.num_keys = num_keys();
+    block.mask_offset = host_mask_.size();
+    return block;
+  }
+
+  // Row i stands at `position + i` and sees the `window` keys up to itself, or all.
+  void append_mask(size_t position, const AttentionBlock& block, size_t window) {
     const float hidden = masked(mask_.dtype);
-    for (size_t row = 0; row < rows; ++row) {
-      const size_t position = first_position + row;
-      for (size_t key = first_key; key < end; ++key) {
-        const bool seen = key <= position && (window == 0 || key + window > position);
-        host_mask_.push_back(seen ? 0.0f : hidden);
+    for (size_t last = position; last < position + block.num_rows; ++last) {
+      for (size_t key = block.first_key; key < block.first_key + block.num_keys; ++key) {
+        const bool is_seen = key <= last && (window == 0 || key + window > last);
+        host_mask_.push_back(is_seen ? 0.0f : hidden);
       }
     }
   }

@@ -12,8 +12,6 @@
 namespace qwen3 {
 namespace {
 
-std::string at_sequence(size_t sequence) { return "sequence " + std::to_string(sequence) + ": "; }
-
 template <class Half>
 void store_halves(const std::vector<float>& values, Half* halves) {
   for (size_t i = 0; i < values.size(); ++i) halves[i] = kernels::from_float<Half>(values[i]);
@@ -22,6 +20,19 @@ void store_halves(const std::vector<float>& values, Half* halves) {
 template <class Half>
 void load_halves(const Half* halves, size_t count, float* values) {
   for (size_t i = 0; i < count; ++i) values[i] = kernels::to_float(halves[i]);
+}
+
+// Before a device is touched or memory taken.
+const EngineOptions& checked(const EngineOptions& options, const EngineTraits& traits) {
+  require(
+      options.max_model_len > 0 && options.max_num_seqs > 0 && options.max_num_batched_tokens > 0,
+      "max_model_len, max_num_seqs and max_num_batched_tokens must be positive");
+  require_else(options.max_model_len <= traits.max_position_embeddings, [&] {
+    return "max_model_len " + std::to_string(options.max_model_len) + " is beyond the " +
+           std::to_string(traits.max_position_embeddings) +
+           " positions of the model (max_position_embeddings)";
+  });
+  return options;
 }
 
 }  // namespace
@@ -40,18 +51,14 @@ std::vector<std::byte> stored_as(infiniDtype_t dtype, const std::vector<float>& 
   return bytes;
 }
 
-PortableEngine::PortableEngine(const DeviceTarget& target, const EngineOptions& options,
-                               infiniDtype_t dtype, std::vector<CacheGroup> cache_groups,
-                               size_t num_layers)
-    : device_(target, options.device_id),
-      options_(options),
-      dtype_(dtype),
+PortableEngine::PortableEngine(const EngineTraits& traits, const EngineOptions& options,
+                               std::vector<CacheGroup> cache_groups)
+    : traits_(traits),
+      options_(checked(options, traits)),
+      device_(traits.target, options.device_id),
       cache_groups_(std::move(cache_groups)) {
-  require(
-      options.max_model_len > 0 && options.max_num_seqs > 0 && options.max_num_batched_tokens > 0,
-      "max_model_len, max_num_seqs and max_num_batched_tokens must be positive");
   position_buffer_ = allocate(INFINI_DTYPE_I32, {options.max_num_batched_tokens});
-  allocate_cache(num_layers);
+  allocate_cache();
 }
 
 Tensor PortableEngine::allocate(infiniDtype_t dtype, std::initializer_list<size_t> shape) {
@@ -61,26 +68,36 @@ Tensor PortableEngine::allocate(infiniDtype_t dtype, std::initializer_list<size_
   return tensor;
 }
 
-Tensor PortableEngine::upload(WeightSource& source, const char* name, int layer,
+Tensor PortableEngine::upload(WeightSource& source, const char* name, infiniDtype_t dtype,
+                              std::initializer_list<size_t> shape) {
+  return upload_from(source, name, std::nullopt, allocate(dtype, shape));
+}
+
+Tensor PortableEngine::upload(WeightSource& source, size_t layer, const char* name,
                               infiniDtype_t dtype, std::initializer_list<size_t> shape) {
+  return upload_from(source, name, layer, allocate(dtype, shape));
+}
+
+Tensor PortableEngine::upload_from(WeightSource& source, const char* name,
+                                   std::optional<size_t> layer, Tensor tensor) const {
   struct Upload {
     const Device& device;
-    Tensor tensor;
-  } upload{device_, allocate(dtype, shape)};
+    const Tensor& tensor;
+  } upload{device_, tensor};
   source.with_weight(
-      name, layer, upload.tensor.num_bytes(),
+      name, layer, tensor.num_bytes(),
       [](void* context, const void* host) {
-        auto& target = *static_cast<Upload*>(context);
+        const auto& target = *static_cast<const Upload*>(context);
         target.device.copy_to_device(target.tensor.data, host, target.tensor.num_bytes());
         target.device.synchronize();
       },
       &upload);
-  return upload.tensor;
+  return tensor;
 }
 
 Tensor PortableEngine::constant(float value) {
-  Tensor tensor = allocate(dtype_, {1});
-  const std::vector<std::byte> bytes = stored_as(dtype_, {value});
+  Tensor tensor = allocate(traits_.dtype, {1});
+  const std::vector<std::byte> bytes = stored_as(traits_.dtype, {value});
   device_.copy_to_device(tensor.data, bytes.data(), bytes.size());
   device_.synchronize();
   return tensor;
@@ -98,70 +115,45 @@ RopeTables PortableEngine::rope_tables(const RopeFrequencies& frequencies) {
       cosines[position * half + i] = std::cos(angle) * frequencies.attention_factor;
     }
   }
-  RopeTables tables{allocate(dtype_, {options_.max_model_len, half}),
-                    allocate(dtype_, {options_.max_model_len, half})};
-  const std::vector<std::byte> sine_bytes = stored_as(dtype_, sines);
-  const std::vector<std::byte> cosine_bytes = stored_as(dtype_, cosines);
+  RopeTables tables{allocate(traits_.dtype, {options_.max_model_len, half}),
+                    allocate(traits_.dtype, {options_.max_model_len, half})};
+  const std::vector<std::byte> sine_bytes = stored_as(traits_.dtype, sines);
+  const std::vector<std::byte> cosine_bytes = stored_as(traits_.dtype, cosines);
   device_.copy_to_device(tables.sin.data, sine_bytes.data(), sine_bytes.size());
   device_.copy_to_device(tables.cos.data, cosine_bytes.data(), cosine_bytes.size());
   device_.synchronize();
   return tables;
 }
 
-void PortableEngine::allocate_cache(size_t num_layers) {
+void PortableEngine::allocate_cache() {
   const size_t capacity = round_up(options_.max_model_len, kLengthBucket);
-  cache_.resize(num_layers);
-  cache_group_of_layer_.resize(num_layers);
+  cache_.resize(traits_.num_layers);
+  cache_group_of_layer_.resize(traits_.num_layers);
   for (size_t group = 0; group < cache_groups_.size(); ++group) {
     const CacheGroup& shape = cache_groups_[group];
     for (int32_t layer : shape.layers) {
       const auto rows = {options_.max_num_seqs, shape.num_key_value_heads, capacity,
                          shape.head_dim};
-      cache_[layer] = {allocate(dtype_, rows), allocate(dtype_, rows)};
+      cache_[layer] = {allocate(traits_.dtype, rows), allocate(traits_.dtype, rows)};
       cache_group_of_layer_[layer] = group;
     }
   }
 }
 
-void PortableEngine::check_batch(const Batch& batch, size_t vocab_size) const {
+void PortableEngine::check_batch(const Batch& batch) const {
   const size_t num_tokens = batch.token_ids.size;
-  const size_t num_seqs = batch.query_lens.size;
-  require(num_tokens > 0 && num_tokens <= options_.max_num_batched_tokens,
-          "a step takes 1 to " + std::to_string(options_.max_num_batched_tokens) +
-              " tokens (max_num_batched_tokens), got " + std::to_string(num_tokens));
-  require(num_seqs <= options_.max_num_seqs && batch.seq_lens.size == num_seqs,
-          "a step takes at most max_num_seqs sequences, with a seq_len each");
+  require_else(num_tokens > 0 && num_tokens <= options_.max_num_batched_tokens, [&] {
+    return "a step takes 1 to " + std::to_string(options_.max_num_batched_tokens) +
+           " tokens (max_num_batched_tokens), got " + std::to_string(num_tokens);
+  });
   require(batch.positions.size == num_tokens, "a step needs one position per token");
-  require(batch.places.size() == cache_groups_.size(), "a step needs places in every cache group");
-  size_t start = 0;
-  for (size_t s = 0; s < num_seqs; ++s) {
-    const int32_t query_len = batch.query_lens[s], seq_len = batch.seq_lens[s];
-    require(query_len > 0 && seq_len >= query_len, at_sequence(s) + "bad lengths");
-    require(static_cast<size_t>(seq_len) <= options_.max_model_len,
-            at_sequence(s) + "longer than max_model_len");
-    require(start + query_len <= num_tokens, at_sequence(s) + "more tokens than the step brings");
-    for (int32_t i = 0; i < query_len; ++i) {
-      require(batch.positions[start + i] == seq_len - query_len + i,
-              at_sequence(s) + "positions do not follow its lengths");
-    }
-    start += query_len;
-  }
-  require(start == num_tokens, "query_lens do not add up to the number of tokens");
-  for (const CachePlaces& places : batch.places) {
-    require(places.slots.size == num_seqs, "a contiguous cache group needs one slot per sequence");
-    std::vector<bool> taken(options_.max_num_seqs);
-    for (size_t s = 0; s < num_seqs; ++s) {
-      const int32_t slot = places.slots[s];
-      require(slot >= 0 && static_cast<size_t>(slot) < options_.max_num_seqs && !taken[slot],
-              at_sequence(s) + "its slot is out of range or used twice");
-      taken[slot] = true;
-    }
-  }
+  check_sequences(batch);
   for (size_t i = 0; i < num_tokens; ++i) {
     const int32_t token = batch.token_ids[i];
-    require(token >= 0 && static_cast<size_t>(token) < vocab_size,
-            "token id " + std::to_string(token) + " is outside the vocabulary of " +
-                std::to_string(vocab_size));
+    require_else(token >= 0 && static_cast<size_t>(token) < traits_.vocab_size, [&] {
+      return "token id " + std::to_string(token) + " is outside the vocabulary of " +
+             std::to_string(traits_.vocab_size);
+    });
   }
   for (size_t i = 0; i < batch.logit_rows.size; ++i) {
     const int32_t row = batch.logit_rows[i];
@@ -169,8 +161,44 @@ void PortableEngine::check_batch(const Batch& batch, size_t vocab_size) const {
   }
 }
 
-void PortableEngine::begin_step(const Batch& batch, size_t vocab_size) {
-  check_batch(batch, vocab_size);
+void PortableEngine::check_sequences(const Batch& batch) const {
+  const size_t num_tokens = batch.token_ids.size;
+  const size_t num_seqs = batch.query_lens.size;
+  require(num_seqs <= options_.max_num_seqs && batch.seq_lens.size == num_seqs,
+          "a step takes at most max_num_seqs sequences, with a seq_len each");
+  const auto require_of = [](size_t sequence, bool condition, const char* message) {
+    require_else(condition,
+                 [&] { return "sequence " + std::to_string(sequence) + ": " + message; });
+  };
+  size_t start = 0;
+  for (size_t s = 0; s < num_seqs; ++s) {
+    const int32_t query_len = batch.query_lens[s], seq_len = batch.seq_lens[s];
+    require_of(s, query_len > 0 && seq_len >= query_len, "bad lengths");
+    require_of(s, static_cast<size_t>(seq_len) <= options_.max_model_len,
+               "longer than max_model_len");
+    require_of(s, start + query_len <= num_tokens, "more tokens than the step brings");
+    for (int32_t i = 0; i < query_len; ++i) {
+      require_of(s, batch.positions[start + i] == seq_len - query_len + i,
+                 "positions do not follow its lengths");
+    }
+    start += query_len;
+  }
+  require(start == num_tokens, "query_lens do not add up to the number of tokens");
+  require(batch.places.size() == cache_groups_.size(), "a step needs places in every cache group");
+  for (const CachePlaces& places : batch.places) {
+    require(places.slots.size == num_seqs, "a contiguous cache group needs one slot per sequence");
+    std::vector<bool> taken(options_.max_num_seqs);
+    for (size_t s = 0; s < num_seqs; ++s) {
+      const int32_t slot = places.slots[s];
+      require_of(s, slot >= 0 && static_cast<size_t>(slot) < taken.size() && !taken[slot],
+                 "its slot is out of range or used twice");
+      taken[slot] = true;
+    }
+  }
+}
+
+void PortableEngine::begin_step(const Batch& batch) {
+  check_batch(batch);
   device_.activate();
   batch_ = &batch;
   num_tokens_ = batch.token_ids.size;
@@ -181,18 +209,24 @@ void PortableEngine::begin_step(const Batch& batch, size_t vocab_size) {
 void PortableEngine::copy_rows(const Tensor& destination, const Tensor& table, const int32_t* rows,
                                size_t count) const {
   const size_t row_bytes = table.shape[1] * element_size(table.dtype);
+  const auto stride_bytes = [](const Tensor& tensor) {
+    return static_cast<size_t>(tensor.strides[0]) * element_size(tensor.dtype);
+  };
+  const bool is_packed = stride_bytes(destination) == row_bytes && stride_bytes(table) == row_bytes;
   for (size_t i = 0; i < count;) {
     size_t run = 1;  // neighbouring rows go in one copy
-    while (i + run < count && rows[i + run] == rows[i] + static_cast<int32_t>(run)) ++run;
-    device_.copy_on_device(destination.data + i * row_bytes, table.data + rows[i] * row_bytes,
-                           run * row_bytes);
+    while (is_packed && i + run < count && rows[i + run] == rows[i] + static_cast<int32_t>(run)) {
+      ++run;
+    }
+    device_.copy_on_device(destination.data + i * stride_bytes(destination),
+                           table.data + rows[i] * stride_bytes(table), run * row_bytes);
     i += run;
   }
 }
 
 void PortableEngine::read_logits(const Tensor& logits, float* host) {
   const size_t count = logits.num_elements();
-  if (dtype_ == INFINI_DTYPE_F32) {
+  if (traits_.dtype == INFINI_DTYPE_F32) {
     device_.copy_to_host(host, logits.data, count * sizeof(float));
     device_.synchronize();
     return;
@@ -200,7 +234,7 @@ void PortableEngine::read_logits(const Tensor& logits, float* host) {
   half_logits_.resize(count);
   device_.copy_to_host(half_logits_.data(), logits.data, count * sizeof(uint16_t));
   device_.synchronize();
-  if (dtype_ == INFINI_DTYPE_BF16) {
+  if (traits_.dtype == INFINI_DTYPE_BF16) {
     load_halves(reinterpret_cast<const kernels::Bf16*>(half_logits_.data()), count, host);
   } else {
     load_halves(reinterpret_cast<const kernels::F16*>(half_logits_.data()), count, host);

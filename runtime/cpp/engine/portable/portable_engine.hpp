@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -43,19 +44,32 @@ struct RopeTables {
 // `values` as bytes of `dtype`, rounded to nearest even.
 std::vector<std::byte> stored_as(infiniDtype_t dtype, const std::vector<float>& values);
 
+// What a generated engine is, beside its layers.
+struct EngineTraits {
+  DeviceTarget target;
+  infiniDtype_t dtype;  // of activations, caches and matrices
+  size_t num_layers;
+  size_t vocab_size;
+  size_t max_position_embeddings;
+};
+
 class PortableEngine : public Engine {
  public:
+  size_t vocab_size() const override { return traits_.vocab_size; }
   const EngineOptions& options() const override { return options_; }
   const std::vector<CacheGroup>& cache_groups() const override { return cache_groups_; }
 
  protected:
-  PortableEngine(const DeviceTarget& target, const EngineOptions& options, infiniDtype_t dtype,
-                 std::vector<CacheGroup> cache_groups, size_t num_layers);
+  // Throws EngineFailure when `options` are beyond the model.
+  PortableEngine(const EngineTraits& traits, const EngineOptions& options,
+                 std::vector<CacheGroup> cache_groups);
 
   // Zero-filled device memory that lives as long as the engine.
   Tensor allocate(infiniDtype_t dtype, std::initializer_list<size_t> shape);
   // Reads one weight from `source` and copies it to the device.
-  Tensor upload(WeightSource& source, const char* name, int layer, infiniDtype_t dtype,
+  Tensor upload(WeightSource& source, const char* name, infiniDtype_t dtype,
+                std::initializer_list<size_t> shape);
+  Tensor upload(WeightSource& source, size_t layer, const char* name, infiniDtype_t dtype,
                 std::initializer_list<size_t> shape);
   // A scalar of the activation dtype on the device, shape [1].
   Tensor constant(float value);
@@ -63,16 +77,16 @@ class PortableEngine : public Engine {
   RopeTables rope_tables(const RopeFrequencies& frequencies);
 
   // Checks `batch` against the options and brings its integers to the device.
-  void begin_step(const Batch& batch, size_t vocab_size);
-  // Copies `rows` of a row-major table to consecutive rows of `destination`.
+  void begin_step(const Batch& batch);
+  // Copies `rows` of a table to consecutive rows of `destination`.
   void copy_rows(const Tensor& destination, const Tensor& table, const int32_t* rows,
                  size_t count) const;
   // Brings [rows, columns] logits of the activation dtype to the host as float32.
   void read_logits(const Tensor& logits, float* host);
 
-  Device device_;
+  const EngineTraits traits_;
   const EngineOptions options_;
-  const infiniDtype_t dtype_;
+  Device device_;
   const std::vector<CacheGroup> cache_groups_;
   std::vector<LayerCache> cache_;             // [num_layers]
   std::vector<size_t> cache_group_of_layer_;  // [num_layers]
@@ -82,8 +96,11 @@ class PortableEngine : public Engine {
   Tensor positions_;  // [num_tokens] int32
 
  private:
-  void allocate_cache(size_t num_layers);
-  void check_batch(const Batch& batch, size_t vocab_size) const;
+  void allocate_cache();
+  Tensor upload_from(WeightSource& source, const char* name, std::optional<size_t> layer,
+                     Tensor tensor) const;
+  void check_batch(const Batch& batch) const;
+  void check_sequences(const Batch& batch) const;
 
   std::vector<DeviceMemory> memory_;
   Tensor position_buffer_;

@@ -1,0 +1,102 @@
+"""``RegionPlan`` to ``RegionView``: the steps of one function of the forward pass."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+from qwen3_codegen.emission.cpp import (
+    WIDTH,
+    CppIdentifier,
+    call_arguments,
+    comment_lines,
+    cpp_float,
+    local_name,
+    tensor_expression,
+)
+from qwen3_codegen.emission.views import CallView, DefinitionView, RegionView, StepView
+from qwen3_codegen.plan.records import (
+    Action,
+    ActivationCall,
+    AttentionCall,
+    Definition,
+    OperatorCall,
+    RegionPlan,
+    RowCopy,
+    Step,
+)
+
+_INDENT = 2
+
+
+def region_view(region: RegionPlan) -> RegionView:
+    """Returns the view of a region's steps."""
+    return RegionView(
+        parameters=tuple(_definition(definition) for definition in region.parameters),
+        steps=tuple(_step(step) for step in region.steps),
+    )
+
+
+def _definition(definition: Definition) -> DefinitionView:
+    name, expression = local_name(definition.name), tensor_expression(definition.reference)
+    comment = f"[{', '.join(str(extent) for extent in definition.type.shape)}]"
+    statement = f"{' ' * _INDENT}const Tensor {name} = {expression};  // {comment}"
+    return DefinitionView(
+        name=name, expression=expression, comment=comment, is_long=len(statement) > WIDTH
+    )
+
+
+def _step(step: Step) -> StepView:
+    place = f"{PurePath(step.location.path).name}:{step.location.line}"
+    return StepView(
+        comment=comment_lines(f"{place}: {step.text}", _INDENT),
+        definitions=tuple(_definition(definition) for definition in step.definitions),
+        calls=tuple(_call(action) for action in step.actions),
+    )
+
+
+def _call(action: Action) -> CallView:
+    match action:
+        case OperatorCall():
+            function, arguments = _operator(action)
+        case RowCopy():
+            function, arguments = _row_copy(action)
+        case AttentionCall():
+            function, arguments = _attention(action)
+        case ActivationCall():
+            function, arguments = _activation(action)
+    return CallView(function=function, arguments=call_arguments(function, arguments, _INDENT))
+
+
+def _operator(call: OperatorCall) -> tuple[str, list[str]]:
+    scalars = [
+        cpp_float(scalar) if isinstance(scalar, float) else CppIdentifier(scalar)
+        for scalar in call.scalars
+    ]
+    tensors = [tensor_expression(tensor) for tensor in call.tensors]
+    return f"ops_.{CppIdentifier(call.operator)}", [*tensors, *scalars]
+
+
+def _row_copy(copy: RowCopy) -> tuple[str, list[str]]:
+    rows = ["batch_->token_ids.data", "num_tokens"]
+    if copy.rows == "logit_rows":
+        rows = ["batch_->logit_rows.data + first_row", "num_logit_rows"]
+    return "copy_rows", [tensor_expression(copy.destination), tensor_expression(copy.table), *rows]
+
+
+def _attention(call: AttentionCall) -> tuple[str, list[str]]:
+    tensors = (call.output, call.query, call.key, call.value)
+    return f"attention_{call.shape_index}_->run", [
+        *(tensor_expression(tensor) for tensor in tensors),
+        "cache_[layer]",
+        "batch_->places[cache_group_of_layer_[layer]]",
+        f"/*window=*/{call.window or 0}",
+        f"/*scale=*/{cpp_float(call.scale)}",
+    ]
+
+
+def _activation(call: ActivationCall) -> tuple[str, list[str]]:
+    tensors = (call.output, call.input, *call.constants, call.scratch)
+    return f"qwen3::{CppIdentifier(call.function)}", [
+        "ops_",
+        *(tensor_expression(tensor) for tensor in tensors),
+    ]
