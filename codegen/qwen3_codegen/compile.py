@@ -23,6 +23,7 @@ from qwen3_codegen.ir.graph import Graph
 from qwen3_codegen.ir.printer import format_graph
 from qwen3_codegen.ir.verify import verify
 from qwen3_codegen.passes import run_pipeline
+from qwen3_codegen.plan.digest import content_digest
 from qwen3_codegen.plan.planner import PlanRequest, plan_engine
 from qwen3_codegen.plan.records import EnginePlan, TargetPlan
 from qwen3_codegen.spec.device import DeviceSpec
@@ -105,6 +106,7 @@ def plan_model(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> 
         transpose_linear_weights=device.transpose_linear_weights,
         ignored_tensors=spec.architecture.checkpoint.ignore,
         spec_facts=_spec_facts(spec),
+        digests={"spec": content_digest(spec), "device": content_digest(device)},
     )
     plan = plan_engine(make_graph(spec, options.dump_ir), request)
     regenerate = f"qwen3-codegen build --spec {spec.name} --dev {device.label}"

@@ -43,7 +43,7 @@ def emit_engine(plan: EnginePlan, api: InfiniCoreApi, regenerate: str) -> Mappin
         "__init__.py": renderer.render("__init__.py.jinja", project),
         "__init__.pyi": renderer.render("__init__.pyi.jinja", project),
     }
-    return {**files, "manifest.json": manifest_text(plan, files)}
+    return {**files, "manifest.json": manifest_text(plan)}
 
 
 def _project_view(plan: EnginePlan) -> ProjectView:

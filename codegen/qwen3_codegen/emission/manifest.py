@@ -5,10 +5,9 @@ The runtime reads the weights and cache groups from it; a person reads the rest.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
 
+from qwen3_codegen.plan.digest import content_digest
 from qwen3_codegen.plan.records import EnginePlan, RegionPlan, WeightPlan
 from qwen3_runtime.checkpoint.transform import to_json
 
@@ -16,13 +15,8 @@ FORMAT = 1
 """Raised when a runtime could misread an older manifest."""
 
 
-def manifest_text(plan: EnginePlan, sources: Mapping[str, str]) -> str:
-    """Returns the manifest as JSON; equal plans give equal bytes.
-
-    Args:
-        plan: The plan.
-        sources: Emitted sources by file name; their hash ties the manifest to the code.
-    """
+def manifest_text(plan: EnginePlan) -> str:
+    """Returns the manifest as JSON; equal plans give equal bytes."""
     manifest = {
         "format": FORMAT,
         "module": plan.module_name,
@@ -61,13 +55,16 @@ def manifest_text(plan: EnginePlan, sources: Mapping[str, str]) -> str:
             "activation_bytes_per_token": plan.memory.activation_bytes_per_token,
             "logit_bytes_per_row": plan.memory.logit_bytes_per_row,
             "max_logit_rows": plan.max_logit_rows,
+            "rope_bytes_per_position": plan.memory.rope_bytes_per_position,
+            "mask_bytes_per_token_and_position": plan.memory.mask_bytes_per_token_and_position,
+            "attention_scratch_bytes": plan.memory.attention_scratch_bytes,
         },
         "weights": [
             *(_weight(weight, None) for weight in plan.prologue.weights),
             *(_weight(weight, kind) for kind in plan.layer_kinds for weight in kind.weights),
         ],
         "ignored_tensors": list(plan.ignored_tensors),
-        "sha256": {"plan": _hash(repr(plan)), "sources": _hash(json.dumps(dict(sources)))},
+        "sha256": {**plan.digests, "plan": content_digest(plan)},
     }
     return json.dumps(manifest, indent=2, ensure_ascii=True) + "\n"
 
@@ -81,7 +78,3 @@ def _weight(weight: WeightPlan, kind: RegionPlan | None) -> dict[str, object]:
         "expression": to_json(weight.expression),
         "sources": {name: list(shape) for name, shape in weight.sources.items()},
     }
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

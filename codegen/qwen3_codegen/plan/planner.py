@@ -41,6 +41,7 @@ class PlanRequest:
     transpose_linear_weights: bool
     ignored_tensors: tuple[str, ...]
     spec_facts: Mapping[str, object]
+    digests: Mapping[str, str]
 
 
 def plan_engine(graph: Graph, request: PlanRequest) -> EnginePlan:
@@ -109,6 +110,7 @@ class _Planner:
             memory=self._memory(prologue, kinds, cache_groups, buffers),
             ignored_tensors=request.ignored_tensors,
             spec_facts=request.spec_facts,
+            digests=request.digests,
         )
 
     def _hidden_place(self) -> Place:
@@ -210,12 +212,18 @@ class _Planner:
         weights += sum(total_bytes(kind.weights) * len(kind.layers) for kind in kinds)
         per_token = sum(b.columns * b.dtype.size for b in buffers if b.rows == "num_tokens")
         per_row = sum(b.columns * b.dtype.size for b in buffers if b.rows == "num_logit_rows")
-        scratch = self._engine.scratch_columns * self._graph.dtype.size
+        element = self._graph.dtype.size
+        scratch = self._engine.scratch_columns * element
+        pairs = sum(len(table.inv_freq) for table in _used_tables(self._graph).values())
+        shapes = len(self._engine.attention_shapes)
         return MemoryPlan(
             weight_bytes=weights,
             kv_bytes_per_token=sum(group.bytes_per_token for group in cache_groups),
             activation_bytes_per_token=per_token + scratch,
             logit_bytes_per_row=per_row,
+            rope_bytes_per_position=2 * pairs * element,
+            mask_bytes_per_token_and_position=shapes * len(self._engine.windows) * element,
+            attention_scratch_bytes=shapes * _ATTENTION_SCRATCH_BYTES,
         )
 
 
@@ -228,6 +236,9 @@ def _reason(op: str, operators: tuple[str, ...]) -> str:
         return "decomposed"
     return f"the device has {own}; {others} around it" if others else "the device has it"
 
+
+_ATTENTION_SCRATCH_BYTES = 64 << 20
+"""``kScratchBytes`` of ``contiguous_attention.hpp``."""
 
 _NEUTRAL = {("alpha", 1.0), ("offset", 0.0)}
 """Attributes that change nothing and need no mention."""

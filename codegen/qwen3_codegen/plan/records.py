@@ -206,6 +206,13 @@ class MemoryPlan:
     activation_bytes_per_token: int
     """Activation buffers, per token of max_num_batched_tokens."""
     logit_bytes_per_row: int
+    """Buffers of the epilogue, for max_logit_rows rows."""
+    rope_bytes_per_position: int
+    """Sines and cosines, per position of max_model_len."""
+    mask_bytes_per_token_and_position: int
+    """Attention masks, per product of max_num_batched_tokens and max_model_len."""
+    attention_scratch_bytes: int
+    """Scores of attention; more only if one query row of the longest context needs more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +265,8 @@ class EnginePlan:
     """Shell patterns of checkpoint tensors that may be left over."""
     spec_facts: Mapping[str, object]
     """The resolved configuration, for the manifest."""
+    digests: Mapping[str, str]
+    """Hashes of what the plan was made of, ``spec`` and ``device``."""
 
     def regions(self) -> tuple[RegionPlan, ...]:
         """Prologue, layer kinds, epilogue."""

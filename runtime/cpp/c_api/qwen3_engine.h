@@ -42,7 +42,7 @@ typedef enum {
 /* Gives the engine one weight: returns `num_bytes` bytes, row-major in the dtype that the engine's
  * manifest.json lists under `weights`, or null when there is no such weight. The memory must stay
  * as it is until the next call or until qwen3_engine_create returns. */
-typedef const void *(*qwen3_read_weight)(void *context, const char *name, int layer,
+typedef const void* (*qwen3_read_weight)(void* context, const char* name, int layer,
                                          size_t num_bytes);
 
 /* All memory an engine ever takes is taken for these bounds when it is created. */
@@ -52,7 +52,7 @@ typedef struct {
   size_t max_num_batched_tokens; /* most tokens of a step */
   int device_id;                 /* which of the device's instances */
   qwen3_read_weight read_weight;
-  void *context; /* handed to read_weight */
+  void* context; /* handed to read_weight */
 } qwen3_engine_options;
 
 typedef enum {
@@ -64,9 +64,9 @@ typedef enum {
 /* Layers that share one shape of cache and therefore one table of places. Strings and arrays belong
  * to the engine. */
 typedef struct {
-  const char *name;
+  const char* name;
   qwen3_cache_kind kind;
-  const int32_t *layers; /* [num_layers] */
+  const int32_t* layers; /* [num_layers] */
   size_t num_layers;
   size_t num_key_value_heads;
   size_t head_dim;
@@ -75,8 +75,8 @@ typedef struct {
 
 /* Where the sequences of a batch lie in one cache group; what a kind does not use is null. */
 typedef struct {
-  const int32_t *slots;       /* [num_seqs], contiguous and recurrent groups */
-  const int32_t *block_table; /* [num_seqs, max_blocks], paged groups */
+  const int32_t* slots;       /* [num_seqs], contiguous and recurrent groups */
+  const int32_t* block_table; /* [num_seqs, max_blocks], paged groups */
   size_t max_blocks;
 } qwen3_cache_places;
 
@@ -84,15 +84,15 @@ typedef struct {
  * order, and has seq_lens[s] tokens in all, new ones included; its new tokens stand at positions
  * seq_lens[s] - query_lens[s] onwards. */
 typedef struct {
-  const int32_t *token_ids; /* [num_tokens] */
-  const int32_t *positions; /* [num_tokens] */
+  const int32_t* token_ids; /* [num_tokens] */
+  const int32_t* positions; /* [num_tokens] */
   size_t num_tokens;
-  const int32_t *query_lens; /* [num_seqs] */
-  const int32_t *seq_lens;   /* [num_seqs] */
+  const int32_t* query_lens; /* [num_seqs] */
+  const int32_t* seq_lens;   /* [num_seqs] */
   size_t num_seqs;
-  const int32_t *logit_rows; /* [num_logit_rows], which tokens' logits are wanted */
+  const int32_t* logit_rows; /* [num_logit_rows], which tokens' logits are wanted */
   size_t num_logit_rows;
-  const qwen3_cache_places *places; /* [num_cache_groups], in the order of the engine's groups */
+  const qwen3_cache_places* places; /* [num_cache_groups], in the order of the engine's groups */
   size_t num_cache_groups;
 } qwen3_batch;
 
@@ -100,28 +100,28 @@ typedef struct {
 QWEN3_API int qwen3_engine_abi_version(void);
 
 /* Creates an engine and loads its weights; `*engine` is null unless the result is QWEN3_OK. */
-QWEN3_API qwen3_status qwen3_engine_create(const qwen3_engine_options *options,
-                                           qwen3_engine **engine);
+QWEN3_API qwen3_status qwen3_engine_create(const qwen3_engine_options* options,
+                                           qwen3_engine** engine);
 
 /* Null is fine. */
-QWEN3_API void qwen3_engine_destroy(qwen3_engine *engine);
+QWEN3_API void qwen3_engine_destroy(qwen3_engine* engine);
 
 /* Columns of the logits. */
-QWEN3_API size_t qwen3_engine_vocab_size(const qwen3_engine *engine);
+QWEN3_API size_t qwen3_engine_vocab_size(const qwen3_engine* engine);
 
-QWEN3_API size_t qwen3_engine_num_cache_groups(const qwen3_engine *engine);
+QWEN3_API size_t qwen3_engine_num_cache_groups(const qwen3_engine* engine);
 
-QWEN3_API qwen3_status qwen3_engine_get_cache_group(const qwen3_engine *engine, size_t index,
-                                                    qwen3_cache_group *group);
+QWEN3_API qwen3_status qwen3_engine_get_cache_group(const qwen3_engine* engine, size_t index,
+                                                    qwen3_cache_group* group);
 
 /* Runs one step; `logits` receives [num_logit_rows, vocab_size] and has room for `num_logits`. When
  * the batch is refused, nothing has been changed. */
-QWEN3_API qwen3_status qwen3_engine_forward(qwen3_engine *engine, const qwen3_batch *batch,
-                                            float *logits, size_t num_logits);
+QWEN3_API qwen3_status qwen3_engine_forward(qwen3_engine* engine, const qwen3_batch* batch,
+                                            float* logits, size_t num_logits);
 
 /* What the calling thread's last failed call said; empty when none has failed. Valid until the
  * thread's next failing call. */
-QWEN3_API const char *qwen3_engine_last_error(void);
+QWEN3_API const char* qwen3_engine_last_error(void);
 
 #ifdef __cplusplus
 }
