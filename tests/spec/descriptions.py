@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import pytest
@@ -66,6 +67,7 @@ CONFIG: dict[str, Any] = {
 }
 
 
+@lru_cache(maxsize=64)
 def architecture(*replacements: tuple[str, str], text: str = ARCHITECTURE) -> ArchitectureSpec:
     """Reads the small architecture with some of its text replaced."""
     for old, new in replacements:
@@ -83,7 +85,8 @@ def model(
     **options: Any,
 ) -> ModelSpec:
     """Resolves the small architecture with a config of one field a line, from line 1 on."""
-    values = {key: value for key, value in {**config, **(changes or {})}.items() if key not in drop}
+    values = {key: value for key, value in config.items() if key not in drop}
+    values |= changes or {}
     lines = {key: number for number, key in enumerate(values, start=1)}
     frozen = freeze(values)
     assert isinstance(frozen, Mapping)

@@ -93,7 +93,7 @@ def _read_device(file: Path, shown: str, children: tuple[Path, ...] = ()) -> Dev
     base = _parent(section, file, (*children, file.resolve()))
     name = section.text("device")
     with problems.collect():
-        check_name(name, section.where("device"))
+        check_name(name, section.where("device"), "device")
     infinicore = section.text("infinicore") or (base.infinicore if base else "")
     if not infinicore:
         problems.add(SpecError("'infinicore' is missing", where=root.location))
