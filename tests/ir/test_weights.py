@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from qwen3_codegen.errors import SpecError, VerifyError
+from qwen3_codegen.errors import SpecError
 from qwen3_codegen.ir.graph import Weight
 from qwen3_codegen.ir.weights import format_expression, tensor_templates
 from qwen3_runtime.checkpoint.transform import (
@@ -150,11 +150,28 @@ def test_faults(line: str, message: str) -> None:
     assert caught.value.where == "layer:2"
 
 
-def test_a_tensor_read_by_rows_and_whole_must_agree() -> None:
-    with pytest.raises(VerifyError, match="gives another shape"):
-        weights_of(
-            "x = linear(h, weight=rows(a, 6, 12), out=12)", "h = linear(x, weight=a, out=12)"
-        )
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ("x = linear(h, weight=rows(a, 6, 12), out=12)", "h = linear(x, weight=a, out=12)"),
+        ("x = linear(h, weight=a, out=12)", "h = linear(x, weight=rows(a, 6, 12), out=12)"),
+        ("x = linear(h, weight=a, out=6)", "h = linear(x, weight=a, out=12)"),
+    ],
+)
+def test_a_tensor_has_one_shape(lines: tuple[str, ...]) -> None:
+    with pytest.raises(
+        SpecError, match=r"tensor 'layers\.\{layer\}\.a\.weight' is read in two shapes"
+    ):
+        weights_of(*lines)
+
+
+def test_a_read_of_the_whole_tensor_says_its_rows() -> None:
+    found = weights_of(
+        "x = linear(h, weight=rows(a, 1, 6), out=6)",
+        "h = h + linear(h, weight=a, out=12)",
+        "h = h + linear(x, weight=b, out=12)",
+    )
+    assert found["a_rows_1"].sources == found["a"].sources == {P + "a.weight": (12, 12)}
 
 
 def test_templates_and_text() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import SpecError
-from qwen3_codegen.frontend.region_builder import RegionBuilder, with_row_extents
+from qwen3_codegen.frontend.region_builder import RegionBuilder
 from qwen3_codegen.frontend.statements import StatementReader
+from qwen3_codegen.frontend.tensor_shapes import TensorShapes
 from qwen3_codegen.ir.graph import NUM_TOKENS, Graph, Region, Value, ValueType
 from qwen3_codegen.ir.verify import verify
 from qwen3_codegen.spec.model import LayerSpec, ModelSpec
@@ -37,17 +38,11 @@ def build_graph(spec: ModelSpec) -> Graph:
         dtype=spec.dtype,
         max_position_embeddings=_size(spec, "max_position_embeddings"),
         vocab_size=vocab_size,
-        prologue=prologue,
-        layer_kinds=kinds,
+        prologue=builder.settled(prologue),
+        layer_kinds=tuple(map(builder.settled, kinds)),
         schedule=schedule,
-        epilogue=epilogue,
+        epilogue=builder.settled(epilogue),
         rope_tables=spec.rope,
-    )
-    graph = replace(
-        graph,
-        prologue=with_row_extents(graph.prologue, builder.row_extents),
-        layer_kinds=tuple(with_row_extents(kind, builder.row_extents) for kind in kinds),
-        epilogue=with_row_extents(graph.epilogue, builder.row_extents),
     )
     verify(graph)
     return graph
@@ -66,7 +61,7 @@ def _size(spec: ModelSpec, name: str) -> int:
 @dataclass(frozen=True, slots=True)
 class _GraphBuilder:
     spec: ModelSpec
-    row_extents: dict[str, int] = field(default_factory=dict)
+    shapes: TensorShapes = field(default_factory=TensorShapes)
 
     def prologue(self) -> tuple[Region, ValueType]:
         ids = Value("input_ids", ValueType((NUM_TOKENS,), DType.I32))
@@ -134,6 +129,9 @@ class _GraphBuilder:
             )
         return region.build(logits, {})
 
+    def settled(self, region: Region) -> Region:
+        return self.shapes.settled(region, self.spec.architecture.location)
+
     def _reader(
         self,
         region: RegionBuilder,
@@ -141,7 +139,7 @@ class _GraphBuilder:
         names: Mapping[str, object],
         prefix: str,
     ) -> StatementReader:
-        return StatementReader(self.spec, region, values, names, prefix, self.row_extents)
+        return StatementReader(self.spec, region, values, names, prefix, self.shapes)
 
 
 def _last_location(statements: Sequence[Statement], spec: ModelSpec) -> object:

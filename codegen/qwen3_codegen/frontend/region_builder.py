@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import SpecError
@@ -12,7 +11,7 @@ from qwen3_codegen.ir.graph import AttributeValue, Node, Region, Value, ValueTyp
 from qwen3_codegen.ir.ops import OPS, OpRuleError
 from qwen3_codegen.spec.source import SourceLocation
 
-__all__ = ["RegionBuilder", "with_row_extents"]
+__all__ = ["RegionBuilder"]
 
 
 class RegionBuilder:
@@ -107,16 +106,3 @@ class RegionBuilder:
             count += 1
         self._types[name] = type_
         return Value(name, type_)
-
-
-def with_row_extents(region: Region, extents: Mapping[str, int]) -> Region:
-    """Returns a region whose tensors read by rows have the rows that all uses together read."""
-
-    def settled(weight: Weight) -> Weight:
-        sources = {
-            name: (max(shape[0], extents.get(name, 0)), *shape[1:]) if shape else shape
-            for name, shape in weight.sources.items()
-        }
-        return replace(weight, sources=sources)
-
-    return replace(region, weights=tuple(settled(weight) for weight in region.weights))

@@ -9,6 +9,7 @@ from qwen3_codegen.errors import SpecError, nearest
 from qwen3_codegen.frontend.call import CallSite, is_number
 from qwen3_codegen.frontend.emitters import EMITTERS
 from qwen3_codegen.frontend.region_builder import RegionBuilder
+from qwen3_codegen.frontend.tensor_shapes import TensorShapes
 from qwen3_codegen.frontend.weights import WeightScope
 from qwen3_codegen.ir.graph import Value
 from qwen3_codegen.spec.evaluation import NUMBER_FUNCTIONS, evaluate, to_text
@@ -31,7 +32,7 @@ class StatementReader:
         values: Values known before the first statement.
         names: What expressions may read besides values: config fields and ``layer``.
         prefix: Goes before every weight path.
-        row_extents: Shared by all regions of a model, see ``WeightScope``.
+        shapes: Shared by all regions of a model.
     """
 
     def __init__(
@@ -41,14 +42,14 @@ class StatementReader:
         values: Mapping[str, Value],
         names: Mapping[str, object],
         prefix: str,
-        row_extents: dict[str, int],
+        shapes: TensorShapes,
     ) -> None:
         self._spec = spec
         self._region = region
         self._values = dict(values)
         self._names = names
         self._prefix = prefix
-        self._row_extents = row_extents
+        self._shapes = shapes
         self._unread: dict[str, Statement] = {}
         self._location = spec.architecture.location
 
@@ -207,7 +208,7 @@ class StatementReader:
             prefix=self._prefix,
             evaluate=self._constant,
             location=self._location,
-            row_extents=self._row_extents,
+            shapes=self._shapes,
         )
 
     def _input(self, argument: Expression) -> Value:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from qwen3_codegen.errors import SpecError
+from qwen3_codegen.frontend.tensor_shapes import TensorShapes
 from qwen3_codegen.spec.evaluation import to_text
 from qwen3_codegen.spec.source import SourceLocation
 from qwen3_codegen.spec.syntax import (
@@ -46,18 +47,26 @@ class WeightReference:
             yield f"{self.long_name}_{number}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Tensors met while a weight position is resolved."""
+
+    sources: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    by_rows: set[str] = field(default_factory=set)
+    """Those whose shape in ``sources`` is only what the rows read need."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightScope:
     """Where weight paths stand: the prefix before them and how numbers are computed.
 
-    ``row_extents`` collects, over the whole model, how many rows of a tensor all ``rows(...)``
-    uses together read; the tensor must have exactly those.
+    ``shapes`` is shared by all statements of a model.
     """
 
     prefix: str
     evaluate: Callable[[Expression], object]
     location: SourceLocation
-    row_extents: dict[str, int] = field(default_factory=dict)
+    shapes: TensorShapes
 
     def resolve(
         self,
@@ -79,17 +88,20 @@ class WeightScope:
             SpecError: Not a weight position, or one whose sizes do not fit ``shape``.
         """
         syntax = self._chosen(syntax)
-        sources: dict[str, tuple[int, ...]] = {}
+        reading = _Reading()
         if stored is None:
-            expression = self._expression(syntax, shape, suffix, sources)
+            expression = self._expression(syntax, shape, suffix, reading)
         else:
-            expression = Reshape(self._expression(syntax, stored, suffix, sources), shape)
+            expression = Reshape(self._expression(syntax, stored, suffix, reading), shape)
+        for name, needed in reading.sources.items():
+            if name not in reading.by_rows:
+                self.shapes.add_whole(name, needed, self.location)
         short, long = self._names(syntax)
         ending = "_bias" if suffix == ".bias" else ""
         return WeightReference(
             expression=expression,
             shape=shape,
-            sources=sources,
+            sources=reading.sources,
             short_name=short + ending,
             long_name=long + ending,
         )
@@ -107,19 +119,19 @@ class WeightScope:
         syntax: Expression,
         shape: tuple[int, ...],
         suffix: str,
-        sources: dict[str, tuple[int, ...]],
+        reading: _Reading,
     ) -> WeightExpression:
         syntax = self._chosen(syntax)
         if not isinstance(syntax, Call):
-            return self._path(syntax, shape, suffix, sources)
+            return self._path(syntax, shape, suffix, reading)
         if syntax.function == "rows":
-            return self._rows(syntax, shape, suffix, sources)
+            return self._rows(syntax, shape, suffix, reading)
         if syntax.function == "concat" and syntax.arguments:
-            return self._concat(syntax, shape, suffix, sources)
+            return self._concat(syntax, shape, suffix, reading)
         if syntax.function == "tensor" and len(syntax.arguments) == 1:
             if suffix == ".bias":
                 raise self._fault("tensor(...) names one tensor and has no bias", syntax)
-            return self._path(syntax.arguments[0], shape, "", sources)
+            return self._path(syntax.arguments[0], shape, "", reading)
         raise self._fault("not a weight", syntax)
 
     def _path(
@@ -127,16 +139,16 @@ class WeightScope:
         syntax: Expression,
         shape: tuple[int, ...],
         suffix: str,
-        sources: dict[str, tuple[int, ...]],
+        reading: _Reading,
     ) -> WeightExpression:
         parts = self._parts(syntax)
         experts = range(shape[0]) if _EXPERT in _indices(parts) else None
         if experts is None:
             name = self._tensor_name(parts, suffix, 0)
-            sources[name] = shape
+            reading.sources[name] = shape
             return Tensor(name)
         names = [self._tensor_name(parts, suffix, expert) for expert in experts]
-        sources.update(dict.fromkeys(names, shape[1:]))
+        reading.sources.update(dict.fromkeys(names, shape[1:]))
         return Stack(tuple(Tensor(name) for name in names))
 
     def _rows(
@@ -144,7 +156,7 @@ class WeightScope:
         syntax: Call,
         shape: tuple[int, ...],
         suffix: str,
-        sources: dict[str, tuple[int, ...]],
+        reading: _Reading,
     ) -> WeightExpression:
         if len(syntax.arguments) != 3 or syntax.keywords:
             raise self._fault("rows takes a path, a start and a count", syntax)
@@ -157,11 +169,12 @@ class WeightScope:
                 got=rows,
                 expected=shape[0],
             )
-        read: dict[str, tuple[int, ...]] = {}
-        source = self._expression(path, (start + rows, *shape[1:]), suffix, read)
-        for name in read:
-            self.row_extents[name] = max(self.row_extents.get(name, 0), start + rows)
-        sources.update(read)
+        inner = _Reading()
+        source = self._expression(path, (start + rows, *shape[1:]), suffix, inner)
+        for name in inner.sources:
+            self.shapes.add_rows(name, start + rows)
+        reading.sources.update(inner.sources)
+        reading.by_rows.update(inner.sources)
         return Rows(source, start, rows)
 
     def _concat(
@@ -169,7 +182,7 @@ class WeightScope:
         syntax: Call,
         shape: tuple[int, ...],
         suffix: str,
-        sources: dict[str, tuple[int, ...]],
+        reading: _Reading,
     ) -> WeightExpression:
         parts = [self._chosen(part) for part in syntax.arguments]
         counts = [self._row_count(part) for part in parts]
@@ -185,7 +198,7 @@ class WeightScope:
         sizes = [rest // plain if count is None else count for count in counts]
         return Concat(
             tuple(
-                self._expression(part, (size, *shape[1:]), suffix, sources)
+                self._expression(part, (size, *shape[1:]), suffix, reading)
                 for part, size in zip(parts, sizes, strict=True)
             )
         )
