@@ -14,6 +14,7 @@
 
 #include "engine/check.hpp"
 #include "engine/engine.hpp"
+#include "sampler/sampler.hpp"
 
 namespace py = pybind11;
 
@@ -89,6 +90,32 @@ class EngineHandle {
   std::unique_ptr<Engine> engine_;
 };
 
+// One row's parameters per entry of each array; see sampler.hpp.
+py::array_t<int32_t> sample_rows(const py::array_t<float, py::array::c_style>& logits,
+                                 const py::array_t<double>& temperature,
+                                 const py::array_t<double>& top_p,
+                                 const py::array_t<int64_t>& top_k,
+                                 const py::array_t<uint64_t>& seed,
+                                 const py::array_t<uint64_t>& position) {
+  require(logits.ndim() == 2, "logits must be [num_rows, vocab_size]");
+  const py::ssize_t count = logits.shape(0);
+  for (py::ssize_t size :
+       {temperature.size(), top_p.size(), top_k.size(), seed.size(), position.size()}) {
+    require(size == count, "every row of logits needs its own sampling parameters");
+  }
+  std::vector<SamplingRow> rows;
+  for (py::ssize_t i = 0; i < count; ++i) {
+    rows.push_back({temperature.at(i), top_p.at(i), top_k.at(i), seed.at(i), position.at(i)});
+  }
+  py::array_t<int32_t> tokens(count);
+  const float* values = logits.data();
+  int32_t* chosen = tokens.mutable_data();
+  const auto vocab_size = static_cast<size_t>(logits.shape(1));
+  py::gil_scoped_release release;
+  Sampler().sample(values, rows.size(), vocab_size, rows.data(), chosen);
+  return tokens;
+}
+
 const char* kind_name(CacheKind kind) {
   switch (kind) {
     case CacheKind::kContiguous:
@@ -122,6 +149,9 @@ void translate_failures() {
   py::register_local_exception_translator([](std::exception_ptr pointer) {
     try {
       if (pointer) std::rethrow_exception(pointer);
+    } catch (const SamplingError& failure) {
+      const py::object type = py::module_::import("qwen3_runtime.errors").attr("EngineError");
+      py::set_error(type, failure.what());
     } catch (const EngineFailure& failure) {
       const py::object type = py::module_::import("qwen3_runtime.errors").attr("EngineError");
       py::set_error(type, failure.what());
@@ -142,6 +172,7 @@ void define(py::module_& module, EngineFactory factory) {
            py::arg("max_num_batched_tokens"), py::arg("device_id") = 0)
       .def("forward", &EngineHandle::forward, py::arg("token_ids"), py::arg("positions"),
            py::arg("query_lens"), py::arg("seq_lens"), py::arg("logit_rows"), py::arg("places"))
+      .def_static("sample_rows", &sample_rows)
       .def_property_readonly("vocab_size",
                              [](const EngineHandle& h) { return h.engine().vocab_size(); })
       .def_property_readonly("cache_groups", &cache_groups);
