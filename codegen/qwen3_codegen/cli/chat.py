@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         params = sampling_params(args, llm)
         system = args.system or llm.spec.chat.system_prompt
         messages = [{"role": "system", "content": system}] if system else []
-        thinking = {"enable_thinking": False} if args.no_thinking else {}
+        thinking = not args.no_thinking
         if args.message is not None:
             _answer(llm, messages, args.message, params, thinking)
             return 0
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _converse(
-    llm: LLM, messages: list[dict[str, str]], params: SamplingParams, thinking: dict[str, bool]
+    llm: LLM, messages: list[dict[str, str]], params: SamplingParams, thinking: bool
 ) -> int:
     while True:
         try:
@@ -91,11 +91,11 @@ def _answer(
     messages: list[dict[str, str]],
     text: str,
     params: SamplingParams,
-    thinking: dict[str, bool],
+    thinking: bool,
 ) -> None:
     messages.append({"role": "user", "content": text})
     started = time.monotonic()
-    output = llm.chat(messages, params, on_text=_write, **thinking)
+    output = llm.chat(messages, params, on_text=_write, enable_thinking=thinking)
     print()
     seconds = time.monotonic() - started
     say(
