@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "reference" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.reference)
+
+
+@pytest.fixture(scope="session")
+def engine_cache(pytestconfig: pytest.Config) -> Path:
+    """Folder of compiled engines: the user's own choice, else one that pytest keeps.
+
+    Workers share it; a rerun finds every engine whose sources did not change.
+    """
+    chosen = os.environ.get("QWEN3_CODEGEN_CACHE")
+    return Path(chosen) if chosen else pytestconfig.cache.mkdir("engines")
 
 
 @pytest.fixture(scope="session")

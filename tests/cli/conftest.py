@@ -1,0 +1,85 @@
+"""Runs ``qwen3-codegen`` as a user does, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.cli.descriptions import write_tiny_model
+
+TIMEOUT = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command left behind."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    def succeeded(self) -> str:
+        """Returns standard output."""
+        assert self.code == 0, self.stderr
+        assert "Traceback" not in self.stderr
+        return self.stdout
+
+    def refused(self) -> str:
+        """Returns the error of bad input."""
+        assert self.code == 2, f"exit code {self.code}: {self.stderr}"
+        assert "Traceback" not in self.stderr
+        assert self.stdout == ""
+        return self.stderr
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def cli(engine_cache: Path, tmp_path: Path) -> Run:
+    """Runs a command line in an empty folder; ``stdin`` is text, else closed."""
+
+    def run(*arguments: object, stdin: str | None = None, **environment: str) -> Result:
+        done = subprocess.run(
+            command(arguments),
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            cwd=tmp_path,
+            env={**os.environ, "QWEN3_CODEGEN_CACHE": str(engine_cache), **environment},
+            timeout=TIMEOUT,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+def command(arguments: Sequence[object]) -> list[str]:
+    return [sys.executable, "-m", "qwen3_codegen.cli.main", *map(str, arguments)]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model spec with its architecture beside it, both to be spoilt."""
+    return write_tiny_model(tmp_path / "specs")
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random checkpoint of the tiny model; copy it before spoiling it."""
+    from qwen3_codegen.random_checkpoint import write_random_checkpoint
+    from qwen3_codegen.spec.catalog import load_model
+
+    folder = tmp_path_factory.mktemp("tiny")
+    spec = load_model(str(write_tiny_model(folder)))
+    write_random_checkpoint(spec, folder / "checkpoint", seed=1)
+    return folder / "checkpoint"

@@ -1,0 +1,195 @@
+"""Bad options: what would have been right, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--isa", "avx3"], r"unknown instruction set 'avx3'.*(?s:.*expected:.*portable)"),
+        (["--dev", "gpu"], r"unknown device 'gpu'.*(?s:.*nvidia)"),
+        (["--dev", "nvidai"], r"did you mean 'nvidia'"),
+        (["--dtype", "fp8"], r"unknown dtype 'fp8'.*(?s:.*bfloat16)"),
+        (["--dtype", "float8"], r"float8"),
+        (["--dev", "ascend", "--dtype", "bf16"], r"does not compute in bfloat16"),
+        (["--set", "hidden_size"], r"KEY=VALUE"),
+        (["--set", "=3"], r"KEY=VALUE"),
+        (["--set", "hidden_size=3", "--set", "hidden_size=4"], r"twice"),
+        (["--set", "hidden_size=-3"], r"--set hidden_size.*(?s:.*-3)"),
+        (["--set", "hiden_size=24"], r"hiden_size.*(?s:.*did you mean 'hidden_size')"),
+        (["--set", "num_hidden_layers=3.5"], r"num_hidden_layers"),
+        (["--set", "layer_types=[full_attention]"], r"layer_types"),
+        (["--infinicore-api", "0.2.0"], r"0\.2\.0.*(?s:.*2025-08.*0\.1\.0.*2026-08)"),
+        (["--infinicore-api", "2025-08", "--dev", "hygon"], r"2025-08"),
+        (["--arch", "qwen33"], r"did you mean 'qwen3'"),
+        (["--arch", "none.yaml"], r"none\.yaml"),
+        (["--quant", "int8"], r"--quant int8"),
+        (["--ndev", "2"], r"--ndev 2"),
+        (["--ndev", "0"], r"ndev"),
+        (["--ndev", "many"], r"ndev"),
+        (["--colour", "red"], r"--colour"),
+    ],
+    ids=" ".join,
+)
+def test_build(options, says, cli, model, tmp_path):
+    error = cli("build", "--spec", model, "--out", tmp_path / "out", *options).refused()
+    assert re.search(says, error), error
+    assert not (tmp_path / "out").exists()
+
+
+def test_build_without_a_spec(cli):
+    assert "--spec" in cli("build").refused()
+
+
+def test_infinicore_that_is_not_there(cli, model, tmp_path):
+    """The message lists every path that was looked at, and what to do."""
+    root = tmp_path / "nowhere"
+    error = cli("build", "--spec", model, "--infinicore", root).refused()
+    for path in ("include/infinicore.h", "lib/libinfiniop.so", "lib/lib/libinfiniop.so"):
+        assert f"missing {root / path}" in error
+    assert "qwen3-codegen infinicore install" in error
+    assert not (tmp_path / "generated").exists()
+
+
+def test_infinicore_that_is_half_there(cli, model, tmp_path):
+    root = tmp_path / "half"
+    (root / "lib").mkdir(parents=True)
+    (root / "lib" / "libinfiniop.so").touch()
+    error = cli("build", "--spec", model, "--infinicore", root).refused()
+    assert f"found   {root / 'lib/libinfiniop.so'}" in error
+    assert f"missing {root / 'lib/libinfinirt.so'}" in error
+
+
+def test_an_infini_root_is_not_taken_silently(cli, model, tmp_path):
+    """INFINI_ROOT in the environment does not replace the embedded library unasked."""
+    result = cli("build", "--spec", model, "--emit-only", INFINI_ROOT=str(tmp_path / "nowhere"))
+    assert "embedded" in result.stderr
+    result.succeeded()
+
+
+def test_infinicore_0_1_0_that_was_never_installed(cli, model, tmp_path):
+    cache = str(tmp_path / "cache")
+    result = cli("build", "--spec", model, "--infinicore", "0.1.0", QWEN3_CODEGEN_CACHE=cache)
+    assert "qwen3-codegen infinicore install" in result.refused()
+
+
+def test_out_that_is_a_file(cli, model, tmp_path):
+    out = tmp_path / "out"
+    out.write_text("mine", encoding="utf-8")
+    error = cli("build", "--spec", model, "--out", out, "--emit-only").refused()
+    assert str(out) in error
+    assert out.read_text(encoding="utf-8") == "mine"
+
+
+def test_out_that_cannot_be_made(cli, model):
+    error = cli("build", "--spec", model, "--out", "/proc/none", "--emit-only").refused()
+    assert "/proc/none" in error
+
+
+def test_dump_ir_into_a_file(cli, model, tmp_path):
+    target = tmp_path / "ir"
+    target.write_text("mine", encoding="utf-8")
+    error = cli("build", "--spec", model, "--dump-ir", target, "--emit-only").refused()
+    assert str(target) in error
+
+
+def test_a_compiler_that_is_not_there(cli, model, tmp_path):
+    error = cli("build", "--spec", model, CXX="no-such-compiler").refused()
+    assert "no-such-compiler" in error
+    assert "hint:" in error
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["frobnicate"], r"frobnicate"),
+        (["graph", "--spec", "qwen3-1.7b", "--after", "fuse_qvk"], r"did you mean 'fuse_qkv'"),
+        (["graph", "--spec", "qwen3-1.7b", "--format", "png"], r"png"),
+        (["specs", "show", "qwen3-1.6b"], r"did you mean 'qwen3-"),
+        (["specs", "hide"], r"hide"),
+        (["infinicore"], r"ACTION|install"),
+        (["infinicore", "install", "--source", "nowhere"], r"nowhere"),
+        (["import", "nowhere", "-o", "spec.yaml"], r"nowhere"),
+        (["random", "--spec", "qwen3-1.7b", "-o", "x", "--layers", "0"], r"layers"),
+        (["random", "--spec", "qwen3-1.7b", "-o", "x", "--layers", "99"], r"99"),
+        (["random", "--spec", "qwen3-1.7b", "-o", "x", "--seed", "-1"], r"--seed"),
+        (["chat"], r"--model"),
+        (["generate", "--model", "nowhere", "--prompt", "a"], r"nowhere"),
+    ],
+    ids=" ".join,
+)
+def test_other_commands(arguments, says, cli, tmp_path):
+    error = cli(*arguments).refused()
+    assert re.search(says, error), error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--token-ids", "1,x"], r"1,x"),
+        (["--token-ids", ""], r"token-ids"),
+        (["--token-ids", "97"], r"97.*(?s:.*0 to 96)"),
+        (["--token-ids", "-1"], r"-1"),
+        (["--token-ids", ",".join(["1"] * 129)], r"128 tokens"),
+        (["--token-ids", ",".join(["1"] * 128)], r"no room"),
+        (["--prompt", "text"], r"no tokenizer.*(?s:.*token ids)"),
+        (["--token-ids", "1", "--temperature", "-1"], r"temperature"),
+        (["--token-ids", "1", "--temperature", "nan"], r"temperature"),
+        (["--token-ids", "1", "--top-p", "1.5"], r"top_p|top-p"),
+        (["--token-ids", "1", "--top-k", "-5"], r"top_k|top-k"),
+        (["--token-ids", "1", "--max-tokens", "0"], r"max_tokens|max-tokens"),
+        (["--token-ids", "1", "--max-model-len", "129"], r"max_position_embeddings = 128"),
+        (["--token-ids", "1", "--max-model-len", "0"], r"max_model_len"),
+        (["--token-ids", "1", "--stop", "a"], r"tokenizer"),
+        (["--prompt-file", "nowhere.txt"], r"nowhere\.txt"),
+        (["--engine", "magic"], r"magic"),
+    ],
+    ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
+)
+def test_generate(options, says, cli, checkpoint):
+    error = cli("generate", "--model", checkpoint, *options).refused()
+    assert re.search(says, error), error
+
+
+@pytest.mark.compile
+def test_chat_without_a_template(cli, checkpoint):
+    error = cli("chat", "--model", checkpoint, "--message", "hello").refused()
+    assert "no chat template" in error
+    assert "qwen3-codegen generate" in error
+
+
+def test_a_prompt_file_that_is_not_text(cli, checkpoint, tmp_path):
+    file = tmp_path / "prompt.bin"
+    file.write_bytes(b"\xff\xfe")
+    error = cli("generate", "--model", checkpoint, "--prompt-file", file).refused()
+    assert str(file) in error
+
+
+def test_a_spec_whose_names_are_paths(cli, model, tmp_path):
+    """A folder's odd name becomes a plain module name, inside --out."""
+    folder = tmp_path / "a b'; rm -rf $(x)"
+    folder.mkdir()
+    config = {"model_type": "qwen3"}
+    text = model.read_text(encoding="utf-8").partition("config:\n")[2]
+    lines = [line.strip().partition(": ") for line in text.splitlines()]
+    pairs = [f'"{key}": {_json(value)}' for key, _, value in lines]
+    (folder / "config.json").write_text(
+        "{" + f'"model_type": "{config["model_type"]}", ' + ", ".join(pairs) + "}",
+        encoding="utf-8",
+    )
+    out = cli("build", "--spec", folder, "--out", "out", "--emit-only").succeeded().strip()
+    assert re.fullmatch(r"out/[a-z0-9_]+", out)
+    assert (Path(tmp_path) / out / "engine.cpp").is_file()
+
+
+def _json(value: str) -> str:
+    if value.startswith("["):
+        return "[" + ", ".join(f'"{word.strip()}"' for word in value[1:-1].split(",")) + "]"
+    return value if value[0].isdigit() or value in ("true", "false") else f'"{value}"'

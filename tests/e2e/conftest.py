@@ -1,0 +1,45 @@
+"""Engines compiled from the reference models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from qwen3_codegen import LLM
+
+
+@pytest.fixture(autouse=True)
+def in_test_cache(engine_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QWEN3_CODEGEN_CACHE", str(engine_cache))
+
+
+@pytest.fixture(scope="session")
+def real_infinicore(engine_cache: Path) -> str:
+    """The release 0.1.0 of the package index, installed into the test cache once."""
+    from qwen3_codegen.infinicore.install import default_root, install
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QWEN3_CODEGEN_CACHE", str(engine_cache))
+        install(default_root("0.1.0"))
+    return "0.1.0"
+
+
+@pytest.fixture
+def open_llm() -> Iterator[Callable[..., LLM]]:
+    """Opens a checkpoint in float32 for short sequences, unless told otherwise."""
+    from qwen3_codegen import LLM
+
+    opened: list[LLM] = []
+
+    def open_checkpoint(model: str | Path, **options: object) -> LLM:
+        usual = {"dtype": "float32", "max_num_seqs": 4, "max_model_len": 128}
+        opened.append(LLM(model, show_progress=False, **{**usual, **options}))
+        return opened[-1]
+
+    yield open_checkpoint
+    for llm in opened:
+        llm.close()

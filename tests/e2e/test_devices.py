@@ -1,0 +1,198 @@
+"""Other devices (emulated), other releases, half precision, and several engines at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from qwen3_codegen import LLM, SamplingParams
+from qwen3_codegen.errors import LoweringError, SpecError
+from tests.reference.models import ReferenceModel, assert_logits_match
+
+pytestmark = pytest.mark.compile
+
+GREEDY = SamplingParams(temperature=0.0, max_tokens=32, ignore_eos=True)
+
+
+def assert_same_model(llm: LLM, model: ReferenceModel) -> None:
+    prompts = model.prompts()
+    for prompt, actual in zip(prompts, llm.logits(prompts), strict=True):
+        assert_logits_match(actual, model.logits(prompt))
+    tokens = [list(output.token_ids) for output in llm.generate(prompts, GREEDY)]
+    assert tokens == [model.greedy(prompt)[:32] for prompt in prompts]
+
+
+@pytest.mark.parametrize("id", ["qwen3-window-8", "qwen2", "jiuge-minicpm", "gemma3"])
+def test_mlu_is_emulated_and_says_so(id, reference, open_llm, capfd):
+    model = reference(id)
+    llm = open_llm(model.path, dev="mlu")
+    captured = capfd.readouterr()
+    assert "'cambricon' is emulated on the CPU" in captured.err
+    assert captured.out == ""
+    device = llm.engine.manifest["device"]
+    assert (device["name"], device["emulated"]) == ("cambricon", True)
+    assert_same_model(llm, model)
+
+
+def test_the_cpu_is_not_emulated(reference, open_llm, capfd):
+    llm = open_llm(reference("qwen3-window-8").path)
+    assert "emulated" not in capfd.readouterr().err
+    assert llm.engine.manifest["device"]["emulated"] is False
+
+
+# Devices whose default release has what these models need; ascend keeps matrices transposed.
+@pytest.mark.parametrize(
+    "dev", ["nvidia", "ascend", "metax", "moore", "iluvatar", "kunlun", "hygon", "qy", "ali"]
+)
+def test_every_device_runs_emulated(dev, reference, open_llm):
+    model = reference("qwen3-window-8")
+    try:
+        llm = open_llm(model.path, dev=dev)
+    except LoweringError as error:
+        pytest.skip(f"refused: {error}")
+    assert llm.engine.manifest["device"]["name"] == dev
+    assert_same_model(llm, model)
+
+
+# 2025-08 rotates interleaved pairs only, so rows of q and k are moved: with the norms of a head or
+# of a whole projection, with biases, with a partial rotation.
+@pytest.mark.parametrize("release", ["2025-08", "2026-08"])
+@pytest.mark.parametrize(
+    "id", ["qwen3-window-8", "qwen2", "olmo2", "phi3-partial-rotary", "qwen3-yarn", "gemma3"]
+)
+def test_other_releases(id, release, reference, open_llm):
+    model = reference(id)
+    llm = open_llm(model.path, infinicore_api=release)
+    assert llm.engine.manifest["infinicore"]["release"] == release
+    assert_same_model(llm, model)
+
+
+def cosine(actual: np.ndarray, expected: np.ndarray) -> float:
+    """Least over the rows."""
+    a, b = actual.astype(np.float64), expected.astype(np.float64)
+    dots = (a * b).sum(axis=-1)
+    return float((dots / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)).min())
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("id", ["qwen3-gqa-7x2", "qwen3-window-8", "qwen2"])
+def test_half_precision_is_near(id, dtype, reference, open_llm):
+    model = reference(id)
+    llm = open_llm(model.path, dtype=dtype)
+    assert llm.engine.manifest["dtype"] == dtype
+    prompts = model.prompts()
+    for prompt, actual in zip(prompts, llm.logits(prompts), strict=True):
+        assert actual.dtype == np.float32
+        assert cosine(actual, model.logits(prompt)) > 0.999
+        assert not np.array_equal(actual, model.logits(prompt))
+
+
+def test_auto_takes_the_checkpoints_dtype(reference, open_llm):
+    llm = open_llm(reference("qwen3-bfloat16").path, dtype="auto")
+    assert llm.engine.manifest["dtype"] == "bfloat16"
+
+
+def test_a_dtype_the_device_lacks(reference, open_llm):
+    with pytest.raises(LoweringError, match="'ascend' does not compute in bfloat16"):
+        open_llm(reference("qwen3-gqa-4").path, dev="ascend", dtype="bfloat16")
+
+
+def test_a_release_without_the_device(reference, open_llm):
+    with pytest.raises((LoweringError, SpecError), match=r"2025-08"):
+        open_llm(reference("qwen3-gqa-4").path, dev="hygon", infinicore_api="2025-08")
+
+
+def test_different_engines_and_the_same_twice_in_one_process(reference, open_llm):
+    first, second = reference("qwen3-window-8"), reference("qwen2")
+    engines: list[tuple[LLM, ReferenceModel]] = [
+        (open_llm(first.path), first),
+        (open_llm(second.path), second),
+        (open_llm(first.path), first),
+        (open_llm(second.path, dev="mlu"), second),
+        (open_llm(first.path, dev="mlu"), first),
+        (open_llm(first.path, infinicore_api="2025-08"), first),
+    ]
+    for _ in range(2):
+        for llm, model in engines:
+            assert_same_model(llm, model)
+
+
+@pytest.mark.network
+def test_embedded_and_real_in_one_process(reference, open_llm, real_infinicore):
+    """The embedded library's symbols are hidden, so the real one's do not get in their way."""
+    model = reference("qwen3-window-8")
+    real = open_llm(model.path, infinicore=real_infinicore)
+    embedded = open_llm(model.path)
+    emulated = open_llm(model.path, dev="mlu")
+    for llm in (embedded, real, emulated, real, embedded):
+        assert_same_model(llm, model)
+
+
+def run_in_threads(*work: Callable[[], None]) -> None:
+    errors: list[BaseException] = []
+
+    def guarded(task: Callable[[], None]) -> None:
+        try:
+            task()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(task,)) for task in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def test_two_engines_in_two_threads(reference, open_llm):
+    models = [reference("qwen3-window-8"), reference("qwen2")]
+    for model in models:  # transformers is not asked from threads
+        for prompt in model.prompts():
+            model.logits(prompt)
+            model.greedy(prompt)
+    llms = [open_llm(models[0].path), open_llm(models[1].path, dev="mlu")]
+
+    def repeat(llm: LLM, model: ReferenceModel) -> Callable[[], None]:
+        return lambda: [assert_same_model(llm, model) for _ in range(5)] and None
+
+    run_in_threads(*(repeat(llm, model) for llm, model in zip(llms, models, strict=True)))
+
+
+def test_one_engine_called_from_two_threads(reference, open_llm):
+    """Steps of one engine wait for each other; each call's rows are its own."""
+    model = reference("qwen3-gqa-4")
+    engine = open_llm(model.path, max_num_seqs=2).engine
+    prompts = [model.prompt(length=20, index=30 + index) for index in range(2)]
+    expected = [model.logits(prompt) for prompt in prompts]
+
+    def whole_prompt(index: int) -> Callable[[], None]:
+        batch = batch_in_slot(prompts[index], index, len(engine.cache_groups))
+
+        def work() -> None:
+            for _ in range(50):
+                assert_logits_match(engine.forward(batch), expected[index])
+
+        return work
+
+    run_in_threads(whole_prompt(0), whole_prompt(1))
+
+
+def batch_in_slot(token_ids: list[int], slot: int, num_groups: int):
+    """One whole prompt in a slot of its own."""
+    from qwen3_runtime.engine.batch import Batch, CachePlaces
+
+    count = len(token_ids)
+    places = CachePlaces(slots=np.array([slot], dtype=np.int32))
+    return Batch(
+        token_ids=np.array(token_ids, dtype=np.int32),
+        positions=np.arange(count, dtype=np.int32),
+        query_lens=np.array([count], dtype=np.int32),
+        seq_lens=np.array([count], dtype=np.int32),
+        logit_rows=np.arange(count, dtype=np.int32),
+        places=(places,) * num_groups,
+    )
