@@ -22,9 +22,8 @@ from qwen3_codegen.emission.render import write_files
 from qwen3_codegen.infinicore.headers import render_headers, write_headers
 from qwen3_codegen.infinicore.install import InstalledInfiniCore
 from qwen3_codegen.paths import cpp_dir
-
-BUILD_RECORD = "build.json"
-"""Beside the module: what it was built from, so that a second build has nothing to do."""
+from qwen3_runtime.engine.manifest import MANIFEST_FILE
+from qwen3_runtime.engine.native_module import BUILD_RECORD
 
 _C_HEADER = "qwen3_engine.h"
 _LIBRARIES = ("infiniop", "infinirt")
@@ -94,7 +93,7 @@ def build_engine(
 def _record(key: str, files: Mapping[str, str], request: BuildRequest) -> str:
     facts = {
         "key": key,
-        "manifest_sha256": hashlib.sha256(files["manifest.json"].encode()).hexdigest(),
+        "manifest_sha256": hashlib.sha256(files[MANIFEST_FILE].encode()).hexdigest(),
         "isa": {"name": request.isa.name, "features": list(request.isa.features)},
         "compiler": request.toolchain.compiler_version,
     }

@@ -10,15 +10,13 @@ import json
 from qwen3_codegen.plan.digest import content_digest
 from qwen3_codegen.plan.records import EnginePlan, RegionPlan, WeightPlan
 from qwen3_runtime.checkpoint.transform import to_json
-
-FORMAT = 1
-"""Raised when a runtime could misread an older manifest."""
+from qwen3_runtime.engine.manifest import MANIFEST_FORMAT
 
 
 def manifest_text(plan: EnginePlan) -> str:
     """Returns the manifest as JSON; equal plans give equal bytes."""
     manifest = {
-        "format": FORMAT,
+        "format": MANIFEST_FORMAT,
         "module": plan.module_name,
         "model": plan.model_name,
         "architecture": plan.architecture,

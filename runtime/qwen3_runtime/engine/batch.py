@@ -73,19 +73,29 @@ class Engine(Protocol):
     """What the runtime needs of an engine; compiled modules and the interpreter provide it."""
 
     @property
-    def vocab_size(self) -> int: ...
+    def vocab_size(self) -> int:
+        """Columns of the logits."""
+        ...
 
     @property
-    def max_model_len(self) -> int: ...
+    def max_model_len(self) -> int:
+        """Most tokens of a sequence."""
+        ...
 
     @property
-    def max_num_seqs(self) -> int: ...
+    def max_num_seqs(self) -> int:
+        """Most sequences in flight, and number of slots."""
+        ...
 
     @property
-    def max_num_batched_tokens(self) -> int: ...
+    def max_num_batched_tokens(self) -> int:
+        """Most tokens of a step."""
+        ...
 
     @property
-    def cache_groups(self) -> tuple[CacheGroup, ...]: ...
+    def cache_groups(self) -> tuple[CacheGroup, ...]:
+        """Cache groups, in the order a batch gives places for them."""
+        ...
 
     def forward(self, batch: Batch) -> FloatRows:
         """Runs one step and returns logits ``[num_logit_rows, vocab_size]``."""

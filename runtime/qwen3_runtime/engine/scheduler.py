@@ -40,11 +40,8 @@ class Scheduled:
     num_tokens: int
     logit_rows: range
     """Rows of the step's logits that belong to it."""
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the step takes the last token there is, so that a next one can be sampled."""
-        return self.num_tokens == self.sequence.num_new_tokens
+    is_complete: bool
+    """Whether the step takes the last token there is, so that a next one can be sampled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,12 +116,13 @@ def _step(shares: SequenceOf[tuple[Sequence, int]], num_groups: int) -> Schedule
         start, first_row = sequence.num_cached_tokens, len(token_ids)
         token_ids += sequence.token_ids[start : start + count]
         positions += range(start, start + count)
+        is_complete = count == sequence.num_new_tokens
         wanted = range(first_row, len(token_ids))
         if not sequence.wants_all_logits:
-            wanted = wanted[-1:] if count == sequence.num_new_tokens else wanted[:0]
+            wanted = wanted[-1:] if is_complete else wanted[:0]
         rows = range(len(logit_rows), len(logit_rows) + len(wanted))
         logit_rows += wanted
-        scheduled.append(Scheduled(sequence, count, rows))
+        scheduled.append(Scheduled(sequence, count, rows, is_complete))
     slots = _int32([sequence.slot for sequence, _ in shares])
     batch = Batch(
         token_ids=_int32(token_ids),
