@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import pytest
 
+from qwen3_codegen.passes.fold_constants import fold_constants
 from qwen3_codegen.passes.fuse_gate_up import fuse_gate_up
+from qwen3_codegen.passes.fuse_residual import fuse_residual
 from tests.ir.tiny import tiny_graph
 from tests.passes.rewriting import rewritten, text_of
 
@@ -55,9 +57,18 @@ def test_other_products_stay(lines: tuple[str, ...]) -> None:
     assert rewritten(fuse_gate_up, graph) == graph
 
 
-def test_equal_alphas_are_needed() -> None:
-    from qwen3_codegen.passes.fold_constants import fold_constants
+def test_linears_with_residuals_stay() -> None:
+    lines = (
+        "gate = h + linear(h, weight=gate_proj, out=12)",
+        "up = h + linear(h, weight=up_proj, out=12)",
+        "h = silu(gate) * up",
+    )
+    graph = fuse_residual(tiny_graph(lines))
+    assert all("residual" in node.inputs for node in graph.layer_kinds[0].nodes[:2])
+    assert rewritten(fuse_gate_up, graph) == graph
 
+
+def test_equal_alphas_are_needed() -> None:
     down = DOWN.format(product="silu(gate) * up")
     half = GATE.replace("= ", "= 0.5 * ")
     graph = fold_constants(tiny_graph((half, UP, down)))

@@ -50,6 +50,14 @@ def test_sums_chain() -> None:
     ]
 
 
+def test_a_linear_takes_one_residual_only() -> None:
+    assert fused("x = tanh(h)", f"h = h + {linear()} + x") == [
+        "%x = tanh(x=%h)",
+        "%add = linear(x=%h, weight=@w, residual=%h) {alpha=1.0}",
+        "%h_add = add(a=%add, b=%x)",
+    ]
+
+
 @pytest.mark.parametrize(
     "lines",
     [

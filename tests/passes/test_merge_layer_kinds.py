@@ -40,22 +40,33 @@ def test_names_of_values_do_not_matter() -> None:
     assert len(_side_by_side(*graphs).layer_kinds) == 1
 
 
-DIFFERENT = {
-    "attribute": ("h = h * 2", "h = h * 3"),
-    "op": ("h = silu(h)", "h = tanh(h)"),
-    "weight": ("h = linear(h, weight=v, out=12)", "h = linear(h, weight=w, out=12)"),
-    "order of inputs": (
-        "h = h + linear(silu(h), weight=w, out=12)",
-        "h = linear(silu(h), weight=w, out=12) + h",
+_BOTH_HALVES = ("a, b = split(linear(h, weight=w, out=24), [12, 12])", "h = a * b")
+DIFFERENT: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "attribute": (("h = h * 2",), ("h = h * 3",)),
+    "op": (("h = silu(h)",), ("h = tanh(h)",)),
+    "tensor": (("h = linear(h, weight=v, out=12)",), ("h = linear(h, weight=w, out=12)",)),
+    "rows of a tensor": (
+        ("h = linear(h, weight=rows(w, 0, 12), out=12)", *_BOTH_HALVES),
+        ("h = linear(h, weight=rows(w, 12, 12), out=12)", *_BOTH_HALVES),
     ),
-    "shape": ("h = reshape(reshape(h, [3, 4]), 12)", "h = reshape(reshape(h, [4, 3]), 12)"),
-    "bias": ("h = linear(h, weight=w, out=12)", "h = linear(h, weight=w, out=12, bias=true)"),
+    "order of inputs": (
+        ("h = h + linear(silu(h), weight=w, out=12)",),
+        ("h = linear(silu(h), weight=w, out=12) + h",),
+    ),
+    "shape": (
+        ("h = reshape(reshape(h, [3, 4]), 12)",),
+        ("h = reshape(reshape(h, [4, 3]), 12)",),
+    ),
+    "bias": (
+        ("h = linear(h, weight=w, out=12)",),
+        ("h = linear(h, weight=w, out=12, bias=true)",),
+    ),
 }
 
 
-@pytest.mark.parametrize("lines", DIFFERENT.values(), ids=DIFFERENT)
-def test_layers_that_differ_stay_apart(lines: tuple[str, str]) -> None:
-    assert len(_side_by_side(*(tiny_graph((line,)) for line in lines)).layer_kinds) == 2
+@pytest.mark.parametrize("layers", DIFFERENT.values(), ids=DIFFERENT)
+def test_layers_that_differ_stay_apart(layers: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
+    assert len(_side_by_side(*map(tiny_graph, layers)).layer_kinds) == 2
 
 
 def test_another_result_keeps_layers_apart() -> None:
