@@ -14,7 +14,7 @@ from qwen3_codegen.spec.device import load_device
 from tests.project.source_tree import ROOT
 
 ENGINES = {"qwen3_1_7b_cpu": ("qwen3-1.7b", "cpu"), "qwen3_1_7b_mlu": ("qwen3-1.7b", "mlu")}
-BUILT = ("*.so", "build.json", "__pycache__")
+BUILT = ("*.so", "build.json", "qwen3_engine.h", "__pycache__")
 """What a build leaves beside the sources; git does not keep it."""
 
 every_engine = pytest.mark.parametrize("name", ENGINES)
