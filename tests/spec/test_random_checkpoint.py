@@ -81,7 +81,7 @@ def test_a_tensor_is_the_same_with_fewer_layers_and_in_any_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = load_file(written("qwen3", tmp_path) / "model.safetensors")
-    monkeypatch.setattr(writer, "_CHUNK", 1000)
+    monkeypatch.setattr(writer, "_CHUNK", 1024)
     spec = spec_of("qwen3", tmp_path, num_hidden_layers=2)
     write_random_checkpoint(spec, tmp_path / "short", seed=3)
     short = load_file(tmp_path / "short" / "model.safetensors")
