@@ -73,9 +73,20 @@ template <typename T>
 constexpr bool kIsVector =
     std::is_same_v<T, float> || std::is_same_v<T, Bf16> || std::is_same_v<T, F16>;
 
-// `count` <= kLanes elements, `stride` apart.
+// `count` <= kLanes elements, `stride` apart; one element of the types that have no vectors.
 template <typename T>
-simd::F32 load(const T* source, std::ptrdiff_t stride, std::size_t count) {
+std::enable_if_t<!kIsVector<T>, T> load(const T* source, std::ptrdiff_t, std::size_t) {
+  return *source;
+}
+
+template <typename T>
+std::enable_if_t<!kIsVector<T>> store(T* target, std::ptrdiff_t, T value, std::size_t) {
+  *target = value;
+}
+
+template <typename T>
+std::enable_if_t<kIsVector<T>, simd::F32> load(const T* source, std::ptrdiff_t stride,
+                                               std::size_t count) {
   if (stride == 1 && count == simd::kLanes) {
     return simd::load(source);
   }
@@ -87,7 +98,8 @@ simd::F32 load(const T* source, std::ptrdiff_t stride, std::size_t count) {
 }
 
 template <typename T>
-void store(T* target, std::ptrdiff_t stride, simd::F32 value, std::size_t count) {
+std::enable_if_t<kIsVector<T>> store(T* target, std::ptrdiff_t stride, simd::F32 value,
+                                     std::size_t count) {
   if (stride == 1 && count == simd::kLanes) {
     simd::store(target, value);
     return;
@@ -100,29 +112,20 @@ void store(T* target, std::ptrdiff_t stride, simd::F32 value, std::size_t count)
 }
 
 // out[i] = function(in[i]...) for `count` elements.
-template <typename T, typename Function, typename... In>
+template <typename T, typename Function, std::size_t Inputs>
 void apply_run(const Function& function, std::size_t count,
-               const std::array<std::ptrdiff_t, 1 + sizeof...(In)>& strides, T* out, In... in) {
-  if constexpr (kIsVector<T>) {
-    for (std::size_t i = 0; i < count; i += simd::kLanes) {
-      const std::size_t present = std::min<std::size_t>(simd::kLanes, count - i);
-      const auto step = static_cast<std::ptrdiff_t>(i);
-      std::size_t t = 0;
-      const auto next = [&](const T* source) {
-        ++t;
-        return load(source + step * strides[t], strides[t], present);
-      };
-      const std::array<simd::F32, sizeof...(In)> values{next(in)...};
-      store(out + step * strides[0], strides[0], std::apply(function, values), present);
+               const std::array<std::ptrdiff_t, 1 + Inputs>& strides, T* out,
+               const std::array<const T*, Inputs>& in) {
+  using Value = std::conditional_t<kIsVector<T>, simd::F32, T>;
+  constexpr std::size_t kStep = kIsVector<T> ? simd::kLanes : 1;
+  for (std::size_t i = 0; i < count; i += kStep) {
+    const auto at = static_cast<std::ptrdiff_t>(i);
+    const std::size_t present = std::min(kStep, count - i);
+    std::array<Value, Inputs> values;
+    for (std::size_t t = 0; t < Inputs; ++t) {
+      values[t] = load(in[t] + at * strides[t + 1], strides[t + 1], present);
     }
-  } else {
-    for (std::size_t i = 0; i < count; ++i) {
-      const auto step = static_cast<std::ptrdiff_t>(i);
-      std::size_t t = 0;
-      const auto next = [&](const T* source) { return source[step * strides[++t]]; };
-      const std::array<T, sizeof...(In)> values{next(in)...};
-      out[step * strides[0]] = std::apply(function, values);
-    }
+    store(out + at * strides[0], strides[0], std::apply(function, values), present);
   }
 }
 
@@ -135,37 +138,20 @@ void apply_run(const Function& function, std::size_t count,
 template <typename T, typename Function, typename... In>
 void elementwise(const StridedLoop<1 + sizeof...(In)>& loop, const Function& function, T* out,
                  const In*... in) {
-  using elementwise_detail::apply_run;
   const auto strides = loop.run_strides();
-  if (loop.num_runs() == 1) {
-    const std::size_t grain = elementwise_detail::kThreadElements;
-    parallel_for(loop.size(), grain, [&](std::size_t begin, std::size_t end) {
-      const auto at = static_cast<std::ptrdiff_t>(begin);
-      std::size_t t = 0;
-      const auto next = [&](const T* source) { return source + at * strides[++t]; };
-      const std::array<const T*, sizeof...(In)> from{next(in)...};
-      std::apply(
-          [&](auto... source) {
-            apply_run(function, end - begin, strides, out + at * strides[0], source...);
-          },
-          from);
-    });
-    return;
-  }
-  const std::size_t grain = elementwise_detail::kThreadElements / loop.run_length() + 1;
-  parallel_for(loop.num_runs(), grain, [&](std::size_t begin, std::size_t end) {
-    for (std::size_t run = begin; run < end; ++run) {
-      const auto offsets = loop.run(run);
-      std::size_t t = 0;
-      const auto next = [&](const T* source) { return source + offsets[++t]; };
-      const std::array<const T*, sizeof...(In)> from{next(in)...};
-      std::apply(
-          [&](auto... source) {
-            apply_run(function, loop.run_length(), strides, out + offsets[0], source...);
-          },
-          from);
-    }
-  });
+  const std::size_t length = loop.run_length();
+  parallel_for(
+      loop.size(), elementwise_detail::kThreadElements, [&](std::size_t begin, std::size_t end) {
+        while (begin < end) {  // the part of one run that lies in [begin, end)
+          const std::size_t count = std::min(length - begin % length, end - begin);
+          const auto offsets = loop.element(begin);
+          std::size_t t = 0;
+          const auto next = [&](const T* source) { return source + offsets[++t]; };
+          const std::array<const T*, sizeof...(In)> sources{next(in)...};
+          elementwise_detail::apply_run(function, count, strides, out + offsets[0], sources);
+          begin += count;
+        }
+      });
 }
 
 }  // namespace qwen3::kernels

@@ -19,7 +19,7 @@ namespace qwen3::kernels {
 inline constexpr std::size_t kLanes = simd::kLanes;
 // Elements are taken in blocks of two vectors: that is one load of 16-bit elements.
 inline constexpr std::size_t kBlock = 2 * kLanes;
-inline constexpr std::size_t kChunk = 1024;
+inline constexpr std::size_t kChunk = 512;
 static_assert(kChunk % kBlock == 0);
 
 inline std::size_t round_up(std::size_t value, std::size_t unit) {

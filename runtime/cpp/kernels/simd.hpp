@@ -183,11 +183,13 @@ inline float largest(F32 value) {
 
 // The sums of `Count` vectors, bit for bit what sum() gives, several at a time.
 template <int Count>
-void sums(const F32* values, float* out) {
+[[gnu::always_inline]] inline void sums(const F32* values, float* out) {
   int done = 0;
 #if defined(QWEN3_SIMD_AVX512)
+#pragma GCC unroll 8
   for (; done + 8 <= Count; done += 8) {
     __m512 quads[2];
+#pragma GCC unroll 2
     for (int half = 0; half < 2; ++half) {
       const F32* v = values + done + 4 * half;
       const __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(v[0], v[1], 0x44),
@@ -206,6 +208,7 @@ void sums(const F32* values, float* out) {
     _mm256_storeu_ps(out + done, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, single)));
   }
 #elif defined(QWEN3_SIMD_AVX2)
+#pragma GCC unroll 8
   for (; done + 4 <= Count; done += 4) {
     const F32* v = values + done;
     const __m256 low = _mm256_add_ps(_mm256_permute2f128_ps(v[0], v[1], 0x20),
@@ -221,6 +224,7 @@ void sums(const F32* values, float* out) {
     _mm_storeu_ps(out + done, _mm256_castps256_ps128(_mm256_permutevar8x32_ps(single, order)));
   }
 #endif
+#pragma GCC unroll 16
   for (; done < Count; ++done) {
     out[done] = sum(values[done]);
   }

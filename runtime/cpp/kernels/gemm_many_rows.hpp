@@ -1,0 +1,155 @@
+// Matrix products with many rows: both operands are packed to floats in cache-sized blocks.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+
+#include "gemm_problem.hpp"
+#include "gemm_tiles.hpp"
+#include "parallel.hpp"
+
+namespace qwen3::kernels::gemm_detail {
+
+// One chunk of k of a block of rows and of a block of columns fill half of a 1 MiB second-level
+// cache; a panel of columns and a tile of rows stay in the first level.
+inline constexpr std::size_t kRowBlock = 144;
+inline constexpr std::size_t kColumnBlock = 96;
+static_assert(kRowBlock % kTileRows == 0 && kColumnBlock % kTileCols == 0);
+
+// Position of one block of the result.
+struct BlockPosition {
+  std::size_t batch;
+  std::size_t row;
+  std::size_t col;
+};
+
+// Asks for memory that will be packed next, a little with each tile, so that it arrives while the
+// tiles are computed.
+class Prefetcher {
+ public:
+  Prefetcher() = default;
+
+  // Elements [k, k + length) of `count` rows from `row` on, spread over `steps` calls of step().
+  template <typename T>
+  Prefetcher(const Rows<T>& source, std::size_t row, std::size_t count, std::size_t k,
+             std::size_t length, std::size_t steps) {
+    if (source.k_stride != 1 || count == 0 || length == 0) {
+      return;
+    }
+    row_ = reinterpret_cast<const char*>(source.at(row, k));
+    row_stride_ = source.row_stride * static_cast<std::ptrdiff_t>(sizeof(T));
+    row_bytes_ = length * sizeof(T);
+    rows_left_ = count;
+    lines_per_step_ = (row_bytes_ / kLine + 1) * count / steps + 1;
+  }
+
+  void step() {
+    for (std::size_t line = 0; line < lines_per_step_ && rows_left_ > 0; ++line) {
+      __builtin_prefetch(row_ + done_, 0, 2);
+      done_ += kLine;
+      if (done_ >= row_bytes_) {
+        done_ = 0;
+        row_ += row_stride_;
+        --rows_left_;
+      }
+    }
+  }
+
+ private:
+  static constexpr std::size_t kLine = 64;
+
+  const char* row_ = nullptr;
+  std::ptrdiff_t row_stride_ = 0;
+  std::size_t row_bytes_ = 0;
+  std::size_t rows_left_ = 0;
+  std::size_t lines_per_step_ = 0;
+  std::size_t done_ = 0;
+};
+
+// Packs a block of rows for all of k: chunk after chunk, tile after tile.
+template <typename T>
+const float* pack_row_block(const Problem<T>& problem, const BlockPosition& at) {
+  const std::size_t k = problem.shape.k;
+  const std::size_t count = std::min(kRowBlock, problem.shape.m - at.row);
+  const std::size_t rows = round_up(count, kTileRows);
+  float* packed = Buffers::own().x.reserve(rows * round_up(k, kBlock));
+  for (std::size_t start = 0; start < k; start += kChunk) {
+    pack_panels(problem.x_rows(at.batch), at.row, count, kTileRows, start,
+                std::min(kChunk, k - start), packed + rows * start);
+  }
+  return packed;
+}
+
+// Adds the products of one packed chunk of k to totals[row][kColumnBlock].
+inline void multiply_chunk(const float* x, std::size_t rows, const float* w, std::size_t cols,
+                           std::size_t padded, bool first, Prefetcher next, float* totals) {
+  for (std::size_t col = 0; col < cols; col += kTileCols) {
+    for (std::size_t row = 0; row < rows; row += kTileRows) {
+      float sums[kTileRows * kTileCols];
+      multiply_packed<kTileRows, kTileCols>(x + row * padded, w + col * padded, padded / kLanes,
+                                            sums);
+      next.step();
+      for (std::size_t r = 0; r < kTileRows; ++r) {
+        accumulate(sums + r * kTileCols, kTileCols, first, totals + (row + r) * kColumnBlock + col);
+      }
+    }
+  }
+}
+
+// What is to be packed after the chunk of k at `start` of this block: the next chunk, or the first
+// one of the block to the right.
+template <typename T>
+Prefetcher after(const Problem<T>& problem, const BlockPosition& at, std::size_t start,
+                 std::size_t tiles) {
+  const auto [unused, m, n, k] = problem.shape;
+  const bool last = start + kChunk >= k;
+  const std::size_t col = std::min(n, last ? at.col + kColumnBlock : at.col);
+  const std::size_t next = last ? 0 : start + kChunk;
+  return {problem.w_rows(at.batch),   col,  std::min(kColumnBlock, n - col), next,
+          std::min(kChunk, k - next), tiles};
+}
+
+template <typename T>
+void multiply_block(const Problem<T>& problem, const BlockPosition& at, const float* x) {
+  const auto [unused, m, n, k] = problem.shape;
+  const std::size_t count = std::min(kRowBlock, m - at.row);
+  const std::size_t rows = round_up(count, kTileRows);
+  const std::size_t cols = std::min(kColumnBlock, n - at.col);
+  const std::size_t tiles = rows / kTileRows * (round_up(cols, kTileCols) / kTileCols);
+  Buffers& buffers = Buffers::own();
+  float* w = buffers.w.reserve(kColumnBlock * kChunk);
+  float* totals = buffers.totals.reserve(kRowBlock * kColumnBlock);
+  for (std::size_t start = 0; start < k; start += kChunk) {
+    const std::size_t length = std::min(kChunk, k - start);
+    pack_panels(problem.w_rows(at.batch), at.col, cols, kTileCols, start, length, w);
+    multiply_chunk(x + rows * start, rows, w, cols, round_up(length, kBlock), start == 0,
+                   after(problem, at, start, tiles), totals);
+  }
+  for (std::size_t row = 0; row < count; ++row) {
+    problem.write(at.batch, at.row + row, at.col, totals + row * kColumnBlock, cols);
+  }
+}
+
+// Takes any strides.
+template <typename T>
+void run_many_rows(const Problem<T>& problem) {
+  const auto [batch, m, n, k] = problem.shape;
+  const std::size_t row_blocks = (m + kRowBlock - 1) / kRowBlock;
+  const std::size_t col_blocks = (n + kColumnBlock - 1) / kColumnBlock;
+  const std::size_t work = std::min(m, kRowBlock) * std::min(n, kColumnBlock) * k;
+  parallel_for(batch * row_blocks * col_blocks, kThreadWork / work + 1,
+               [&](std::size_t begin, std::size_t end) {
+                 const float* x = nullptr;
+                 for (std::size_t task = begin; task < end; ++task) {
+                   const std::size_t block = task / col_blocks;
+                   const BlockPosition at{block / row_blocks, block % row_blocks * kRowBlock,
+                                          task % col_blocks * kColumnBlock};
+                   if (x == nullptr || task % col_blocks == 0) {
+                     x = pack_row_block(problem, at);
+                   }
+                   multiply_block(problem, at, x);
+                 }
+               });
+}
+
+}  // namespace qwen3::kernels::gemm_detail
