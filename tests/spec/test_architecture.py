@@ -67,6 +67,7 @@ FLAWS = [
     (NORM, "- x = 1 / h", "division by a value of the graph"),
     (NORM, "- x = h - h", "'h' is a value of the graph; a number is needed here"),
     (NORM, "- x = 8", "a statement must compute a value of the graph"),
+    (NORM, "- x = silu(h) if foo else h", "unknown name 'foo'"),
     (NORM, "- x = h if true else 8", "one branch is a value and the other a number"),
     (NORM, "- layer = rms_norm(h, weight=norm)", "'layer' is reserved"),
     (NORM, "- vocab_size = rms_norm(h, weight=norm)", "'vocab_size' is a config field"),
@@ -100,6 +101,11 @@ FLAWS = [
         "rope: {theta: 1.0}",
         "unknown key 'theta' in rope table 'rope'",
     ),
+    (
+        "rope: {head_dim: head_dim}",
+        "rope: {head_dim: head_dim, original_max_position_embeddings: max_pos}",
+        "unknown name 'max_pos'",
+    ),
     ("  rope: {head_dim", "  head_dim: {head_dim", "'head_dim' is a config field too"),
     ("head_dim}\nlayer", "head_dim, types: [yarm]}\nlayer", "unknown rope type 'yarm'"),
     ("  full: {}", "  Full: {}", "not a layer type name"),
@@ -127,6 +133,13 @@ def test_messages_are_complete() -> None:
         "causal_conv1d, gated_delta_net",
         "  hint:     did you mean 'rms_norm'?",
     ]
+
+
+def test_a_long_list_of_faults_is_cut() -> None:
+    flawed = "\n".join(f"  - x{index} = silu(y{index})" for index in range(30))
+    error = error_of(architecture, (f"  {NORM}", f"{flawed}\n  {NORM}"))
+    assert error.count("unknown name 'y") == 20
+    assert error.endswith("\n... and 10 more")
 
 
 def test_a_value_defined_below_is_called_a_cycle() -> None:

