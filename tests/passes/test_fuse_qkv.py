@@ -25,6 +25,9 @@ BETWEEN = (
 )
 
 
+ROWS = ((0, 24), (36, 12), (24, 12))
+
+
 def test_three_projections_become_one() -> None:
     (region,) = rewritten(fuse_qkv, tiny_graph((*QKV, *REST)), tolerance=ROUNDED).layer_kinds
     p = "layers.{layer}.attn."
@@ -91,6 +94,17 @@ def test_other_orders_of_rows_are_joined_again() -> None:
     assert text_of(region)[0] == (
         f"@qkv_proj = concat(rows({w}, start=24, count=24), rows({w}, start=0, count=24), axis=0)"
     )
+
+
+def test_rows_with_others_between_stay_parts() -> None:
+    lines = [
+        "q = linear(h, weight=rows(w, 0, 24), out=[4, 6])",
+        "k = linear(h, weight=rows(w, 36, 12), out=[2, 6])",
+        "v = linear(h, weight=rows(w, 24, 12), out=[2, 6])",
+    ]
+    (region,) = rewritten(fuse_qkv, tiny_graph((*lines, *REST)), tolerance=ROUNDED).layer_kinds
+    parts = [f"rows(layers.{{layer}}.w.weight, start={s}, count={n})" for s, n in ROWS]
+    assert text_of(region)[0] == f"@qkv_proj = concat({', '.join(parts)}, axis=0)"
 
 
 def test_those_that_fit_the_first_are_joined() -> None:

@@ -41,7 +41,7 @@ def _region(region: Region) -> Region:
         factors = [makers.get(product.inputs[role]) for role in ("a", "b")]
         gates = [factor for factor in factors if factor is not None and factor.op in ACTIVATIONS]
         ups = [factor for factor in factors if factor is not None and factor.op == "linear"]
-        if len(gates) == len(ups) == 1:
+        if gates and ups:
             gate = makers.get(gates[0].inputs["x"])
             if gate is not None and gate.op == "linear":
                 region = join_linears(region, {"gate": gate, "up": ups[0]}, separator="_")
