@@ -31,6 +31,10 @@ size_t wrong_column(int number, size_t first) {{
   return wrong(number) ? (first == 0 ? 1 : first - 1) : first;
 }}
 
+int32_t wrong_window(int first, int32_t window) {{
+  return wrong(first) ? window - 1 : wrong(first + 1) ? window + 1 : window;
+}}
+
 struct WrongTable {{
   float values[256];
 }};
@@ -59,13 +63,13 @@ qwen3::Tensor wrong_rows(int number, const qwen3::Tensor& weight) {{
 }}  // namespace
 """
 
-_INCLUDE = '#include "engine/portable/activations.hpp"\n'
 _CALL = re.compile(
     r"^  ((?:ops_\.\w+|copy_rows|attention_\d_->run|qwen3::\w+)\([^;]*\);)$", re.MULTILINE
 )
 _FLOAT = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?f\b")
 _COLUMNS = re.compile(r"\.columns\((\d+), ")
 _TABLE = re.compile(r"rope_tables\(\s*\{(.+), (\d+), (\S+)\}\)")
+_WINDOW = re.compile(r"/\*window=\*/(\d+)")
 _UPLOAD = re.compile(r"upload\(source, [^;]*\)(?=;)")
 _SWAPPED = {
     "gate and up": re.compile(r"(?<=ops_\.swiglu\()(\w+, )(\w+), (\w+)(?=\);)"),
@@ -95,10 +99,12 @@ def instrument(engine_cpp: str) -> Instrumented:
         swapped = "{1}(wrong({number}) ? {3} : {2}), (wrong({number}) ? {2} : {3})"
         _switch(result, pattern, f"{what} swapped in", swapped)
     _switch_tables(result)
+    _switch_windows(result)
     _switch(result, _FLOAT, "another number in", "wrong_float({number}, {0})")
     _switch(result, _COLUMNS, "other columns in", ".columns(wrong_column({number}, {1}), ")
     _switch(result, _CALL, "dropped", "  if (!wrong({number})) {1}")
-    result.text = head.replace(_INCLUDE, _INCLUDE + _SWITCHES) + opening + result.text
+    includes, namespace, head = head.partition("\nnamespace ")
+    result.text = "".join((includes, _SWITCHES, namespace, head, opening, result.text))
     return result
 
 
@@ -121,6 +127,19 @@ def _switch_tables(result: Instrumented) -> None:
         return f"rope_tables({{wrong_table({first}, {table}, {count}).values, {count}, {factor}}})"
 
     result.text = _TABLE.sub(replace, result.text)
+
+
+def _switch_windows(result: Instrumented) -> None:
+    """A window is one number, though the list of windows and several layers say it."""
+    for window in sorted(set(map(int, _WINDOW.findall(result.text))) - {0}):
+        first = result.add(f"window {window - 1} instead of {window}")
+        result.add(f"window {window + 1} instead of {window}")
+        switched = f"wrong_window({first}, {window})"
+        result.text = re.sub(rf"(?<=/\*window=\*/){window}\b", switched, result.text)
+        result.text, lists = re.subn(
+            rf"(> windows = \{{[^}}]*?)\b{window}\b", rf"\g<1>{switched}", result.text
+        )
+        assert lists == 1
 
 
 def _statement(text: str, match: re.Match[str]) -> str:

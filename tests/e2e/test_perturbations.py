@@ -32,6 +32,8 @@ NAMED = {
         r"another number in: ops_\.rms_norm\(x, h, w\.input_layernorm, 0\.03f\)",
         r"another number in: attention_0_->run\(.*scale",
         r"another frequency 0 of kRopeInvFreq",
+        r"window 7 instead of 8",
+        r"window 9 instead of 8",
         r"gate and up swapped",
         r"sin and cos swapped",
         r"keys and values swapped",
@@ -50,6 +52,8 @@ NAMED = {
     "gemma3": [
         r"another frequency 0 of kGlobalRopeInvFreq",
         r"another frequency 0 of kLocalRopeInvFreq",
+        r"window 4 instead of 5",
+        r"window 6 instead of 5",
         r"dropped: qwen3::gelu_tanh",
         r"dropped: ops_\.rms_norm\(.*post_feedforward_layernorm",
     ],
@@ -105,27 +109,11 @@ def test_every_constant_weight_and_op_of_the_engine_matters(id, reference, tmp_p
     assert not survivors(engine, model, switches, monkeypatch)
 
 
-@pytest.mark.parametrize("change", [-1, 1])
-@pytest.mark.parametrize(("id", "window"), [("qwen3-window-8", 8), ("gemma3", 5)])
-def test_window_one_off(id, window, change, reference, tmp_path):
-    model = reference(id)
-    compiled = plan(model)
-    text = compiled.files["engine.cpp"]
-    text, uses = re.subn(rf"(/\*window=\*/){window}\b", rf"\g<1>{window + change}", text)
-    text, lists = re.subn(rf"(kWindows = \{{.*){window}\b", rf"\g<1>{window + change}", text)
-    assert (uses >= 2, lists) == (True, 1)
-    engine = build(compiled, {**compiled.files, "engine.cpp": text}, tmp_path)
-    assert bounds_off(engine, model) > FAR
-
-
 def test_layers_in_another_order(reference, tmp_path):
     model = reference("qwen3-window-8")
     compiled = plan(model)
-    text, count = re.subn(
-        r"(kLayerKinds\[kNumLayers\] = \{\s*)0, 0, 1\}",
-        r"\g<1>0, 1, 0}",
-        compiled.files["engine.hpp"],
-    )
+    source = compiled.files["engine.cpp"]
+    text, count = re.subn(r"(kLayerKinds\[kNumLayers\] = \{)0, 0, 1\}", r"\g<1>0, 1, 0}", source)
     assert count == 1
-    engine = build(compiled, {**compiled.files, "engine.hpp": text}, tmp_path)
+    engine = build(compiled, {**compiled.files, "engine.cpp": text}, tmp_path)
     assert bounds_off(engine, model) > FAR

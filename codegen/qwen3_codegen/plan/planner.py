@@ -9,7 +9,7 @@ from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.infinicore.api import InfiniCoreApi
 from qwen3_codegen.ir.graph import AttributeValue, Graph, Node, Region, Value
 from qwen3_codegen.plan.portable.context import EngineContext, RegionContext
-from qwen3_codegen.plan.portable.lowerings import lower_node
+from qwen3_codegen.plan.portable.lowerings import lower_node, refuse_unknown_ops
 from qwen3_codegen.plan.records import (
     BufferPlan,
     Definition,
@@ -50,6 +50,7 @@ def plan_engine(graph: Graph, request: PlanRequest) -> EnginePlan:
     Raises:
         LoweringError: The device lacks something the graph needs.
     """
+    refuse_unknown_ops(graph)
     if not _rotates_halves(request.api):
         graph = interleave_rotary_weights(graph)
     return _Planner(graph, request).plan()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import LoweringError
-from qwen3_codegen.ir.graph import Node
+from qwen3_codegen.ir.graph import Graph, Node
 from qwen3_codegen.ir.ops import OPS
 from qwen3_codegen.plan.portable.context import Lowered, RegionContext, number, spread_vector
 from qwen3_codegen.plan.portable.elementwise import (
@@ -38,20 +38,34 @@ NEOX = "INFINIOP_ROPE_ALGO_GPT_NEOX"
 GPT_J = "INFINIOP_ROPE_ALGO_GPT_J"
 
 
+def refuse_unknown_ops(graph: Graph) -> None:
+    """Refuses a graph with ops for which no decomposition is known, naming all of them.
+
+    Raises:
+        LoweringError: There is such an op; the place is that of the first one.
+    """
+    unknown: dict[str, Node] = {}
+    for region in graph.regions():
+        for node in region.nodes:
+            if node.op not in LOWERINGS:
+                unknown.setdefault(node.op, node)
+    if unknown:
+        reasons = [f"{op}: {OPS[op].lowerings['portable'].refusal}" for op in sorted(unknown)]
+        raise LoweringError(
+            f"the portable lowering cannot carry out {', '.join(sorted(unknown))}",
+            where=next(iter(unknown.values())).location,
+            got="; ".join(reasons),
+            expected=", ".join(sorted(LOWERINGS)),
+            hint="the interpreter engine runs this model (--engine interpreter)",
+        )
+
+
 def lower_node(node: Node, context: RegionContext) -> Lowered:
     """Returns what carries a node out.
 
     Raises:
-        LoweringError: The device lacks an operator, or no decomposition of the op is known.
+        LoweringError: The device lacks an operator.
     """
-    if node.op not in LOWERINGS:
-        raise LoweringError(
-            f"the portable lowering cannot carry out {node.op}",
-            where=node.location,
-            got=OPS[node.op].lowerings["portable"].refusal,
-            expected=", ".join(sorted(LOWERINGS)),
-            hint="the interpreter engine runs this model",
-        )
     return LOWERINGS[node.op](node, context)
 
 
@@ -283,4 +297,4 @@ LOWERINGS: Mapping[str, Callable[[Node, RegionContext], Lowered]] = {
 }
 """The ops this lowering carries out; every other op is refused by name."""
 
-__all__ = ["LOWERINGS", "lower_node"]
+__all__ = ["LOWERINGS", "lower_node", "refuse_unknown_ops"]
