@@ -28,7 +28,7 @@ config:
     num_hidden_layers: {type: int, min: 1}
     num_attention_heads: {type: int, min: 1}
     num_key_value_heads: {type: int, min: 1, default: num_attention_heads}
-    head_dim: {type: int, min: 1, default: hidden_size // num_attention_heads}
+    head_dim: {type: int, min: 1, default: "divide(hidden_size, num_attention_heads)"}
     max_position_embeddings: {type: int, min: 1}
     rms_norm_eps: {type: float, above: 0}
     sliding_window: {type: int, min: 1, nullable: true, default: none}

@@ -182,6 +182,16 @@ def test_kv_heads_must_divide_heads() -> None:
     ]
 
 
+def test_a_default_that_does_not_work_out_is_refused() -> None:
+    assert changed(hidden_size=26).splitlines() == [
+        "config.json:1: config field 'head_dim' is not given and has no default here: "
+        "'num_attention_heads' does not divide 'hidden_size'",
+        "  got:      4 and 26",
+        "  hint:     --set head_dim=VALUE gives it; tiny.yaml:11 has the default",
+    ]
+    assert model(changes={"hidden_size": 26, "head_dim": 6}).size("hidden_size") == 26
+
+
 def test_an_odd_head_cannot_be_rotated() -> None:
     message = changed(head_dim=7)
     assert message.splitlines() == [

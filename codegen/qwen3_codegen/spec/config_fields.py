@@ -11,7 +11,7 @@ from qwen3_codegen.spec.config_source import ConfigSource
 from qwen3_codegen.spec.evaluation import evaluate
 from qwen3_codegen.spec.model import ConfigValue
 from qwen3_codegen.spec.problems import Problems
-from qwen3_codegen.spec.rules import ConfigField, ConfigSchema
+from qwen3_codegen.spec.rules import ConfigField, ConfigSchema, LocatedExpression
 from qwen3_codegen.spec.yaml_loader import kind_of
 
 __all__ = ["DTYPE_FIELDS", "check_field_names", "read_fields", "with_field_names"]
@@ -168,15 +168,28 @@ def _default(
             expected=_WORDS.get(field.type, f"a list of type {field.type}"),
             hint=f"--set {field.name}=VALUE gives it",
         )
-    expression, location = field.default.expression, field.default.location
-    if not field.per_layer:
-        value = evaluate(expression, earlier, location=location)
-    else:
-        value = tuple(
-            evaluate(expression, {**earlier, "layer": layer}, location=location)
-            for layer in range(_num_layers(earlier))
-        )
+    try:
+        value = _computed(field.default, field.per_layer, earlier)
+    except SpecError as error:
+        raise SpecError(
+            f"config field '{field.name}' is not given and has no default here: {error.message}",
+            where=source.where(field.name),
+            got=error.got,
+            hint=f"--set {field.name}=VALUE gives it; {error.where} has the default",
+        ) from None
     return value if value is None else _typed(field, value, source)
+
+
+def _computed(
+    default: LocatedExpression, per_layer: bool, earlier: Mapping[str, ConfigValue]
+) -> ConfigValue:
+    expression, location = default.expression, default.location
+    if not per_layer:
+        return evaluate(expression, earlier, location=location)  # type: ignore[no-any-return]
+    return tuple(
+        evaluate(expression, {**earlier, "layer": layer}, location=location)
+        for layer in range(_num_layers(earlier))
+    )
 
 
 def _num_layers(values: Mapping[str, ConfigValue]) -> int:

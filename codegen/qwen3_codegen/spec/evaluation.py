@@ -75,6 +75,7 @@ NUMBER_FUNCTIONS: dict[str, tuple[int, Callable[..., Any], str]] = {
     "sqrt": (1, math.sqrt, "square root"),
     "min": (2, min, "the smaller of two numbers"),
     "max": (2, max, "the larger of two numbers"),
+    "divide": (2, operator.floordiv, "quotient of whole numbers that leave no remainder"),
     "round_up": (2, _round_up, "a whole number rounded up to a multiple of another"),
     "round_to": (2, _round_to, "a number rounded to a dtype given by name"),
     "len": (1, len, "length of a list"),
@@ -258,11 +259,23 @@ class _Evaluator:
         numbers = [self._number(argument) for argument in expression.arguments]
         if name == "sqrt" and numbers[0] < 0:
             raise self.fail("square root of a negative number", expression, got=numbers[0])
+        if name == "divide":
+            self._check_divides(expression, *numbers)
         if name == "round_up" and (
             any(type(number) is not int for number in numbers) or numbers[1] < 1
         ):
             raise self.fail("'round_up' takes whole numbers, the second at least 1", expression)
         return self._bounded(expression, function(*numbers))
+
+    def _check_divides(self, expression: Call, dividend: Any, divisor: Any) -> None:
+        whole = type(dividend) is int and type(divisor) is int
+        if not whole or divisor < 1 or dividend % divisor:
+            first, second = map(to_text, expression.arguments)
+            raise self.fail(
+                f"'{second}' does not divide '{first}'",
+                expression,
+                got=f"{divisor} and {dividend}",
+            )
 
     def _round_to(self, expression: Call) -> float:
         number, dtype = self._number(expression.arguments[0]), self.value(expression.arguments[1])
