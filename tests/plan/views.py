@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,6 @@ class View:
     shape: Shape
     strides: Shape
     offset: int = 0
-    is_whole: bool = field(default=False, compare=False)
 
     @classmethod
     def of(cls, name: str, array: Array) -> View:
