@@ -12,7 +12,7 @@ from qwen3_codegen.ir.verify import verify
 from qwen3_codegen.plan.planner import plan_engine
 from qwen3_codegen.plan.records import EnginePlan, OperatorCall, RegionPlan
 from qwen3_codegen.spec.catalog import load_model, model_names
-from tests.ir.tiny import ATTENTION, MLP, tiny_graph
+from tests.ir.tiny import ATTENTION, tiny_graph
 from tests.plan.planning import (
     LOWERED,
     assert_plan_computes_graph,
