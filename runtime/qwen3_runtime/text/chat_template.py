@@ -9,16 +9,14 @@ from jinja2.environment import Template
 from jinja2.exceptions import SecurityError, TemplateError, TemplateSyntaxError
 
 from qwen3_runtime.errors import RequestError, TokenizerError
-from qwen3_runtime.text.template_sandbox import (
-    RefusedByTemplate,
-    make_environment,
-    render_within_limits,
-)
+from qwen3_runtime.text.template_limits import limits, require_length, spend
+from qwen3_runtime.text.template_sandbox import RefusedByTemplate, make_environment
 
 __all__ = ["ChatTemplate"]
 
 _MAX_SOURCE_CHARS = 1 << 20
 _MAX_DEPTH = 64
+_RESERVED = frozenset({"messages", "tools", "add_generation_prompt"})
 _REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 """Names under which clients send a message's reasoning; templates read the first or the second."""
 
@@ -50,7 +48,8 @@ class ChatTemplate:
         """Renders a conversation as transformers' ``apply_chat_template`` does.
 
         Args:
-            messages: Records with ``role`` and ``content``; fields that are None count as absent.
+            messages: Records with ``role`` and ``content``; fields that are None count as absent,
+                and an assistant's absent content as empty.
             tools: JSON schemas of functions the model may call.
             add_generation_prompt: Whether to end with the header of the assistant's turn.
             variables: What else the template may see, such as ``bos_token`` or
@@ -60,6 +59,8 @@ class ChatTemplate:
             RequestError: The messages are no list of records, or the template refuses them.
             TokenizerError: The template fails or exceeds a limit.
         """
+        if reserved := _RESERVED & (variables or {}).keys():
+            raise RequestError("a template variable has a reserved name", got=sorted(reserved))
         context: dict[str, object] = {
             **{name: _plain(value) for name, value in (variables or {}).items()},
             "messages": [_plain_message(message) for message in _checked(messages)],
@@ -68,7 +69,8 @@ class ChatTemplate:
         }
         context.setdefault("documents", None)
         try:
-            return render_within_limits(lambda: self._template.generate(context))
+            with limits():
+                return self._joined(context)
         except RefusedByTemplate as error:
             raise RequestError(
                 f"the model's chat template refuses the messages: {error.message}",
@@ -80,6 +82,15 @@ class ChatTemplate:
             raise self._fault(
                 f"the chat template cannot render the messages: {type(error).__name__}: {error}"
             ) from None
+
+    def _joined(self, context: dict[str, object]) -> str:
+        pieces, size = [], 0
+        for piece in self._template.generate(context):
+            size += len(piece)
+            require_length(size)
+            spend(len(piece))
+            pieces.append(piece)
+        return "".join(pieces)
 
     def _fault(self, message: str) -> TokenizerError:
         return TokenizerError(message, where=self._where)
@@ -94,7 +105,8 @@ def _compiled(source: str, where: object) -> Template:
             expected=f"at most {_MAX_SOURCE_CHARS}",
         )
     try:
-        return make_environment().from_string(source)
+        with limits():
+            return make_environment().from_string(source)
     except TemplateSyntaxError as error:
         raise TokenizerError(
             f"the chat template is no valid Jinja: {error.message}", where=f"{where}:{error.lineno}"
@@ -121,6 +133,9 @@ def _checked(messages: Sequence[Mapping[str, object]]) -> Sequence[Mapping[str, 
 
 def _plain_message(message: Mapping[str, object]) -> dict[str, object]:
     plain = {str(key): _plain(value) for key, value in message.items() if value is not None}
+    if plain.get("role") == "assistant":
+        # Clients send null beside tool calls, and many templates take the text for granted.
+        plain.setdefault("content", "")
     reasoning = next((plain[name] for name in _REASONING_FIELDS if name in plain), None)
     if reasoning is not None:
         plain = {"thinking": reasoning, **plain, "reasoning_content": reasoning}

@@ -28,7 +28,6 @@ __all__ = ["Tokenizer", "load_tokenizer"]
 _SPECIAL_NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _SLOW_FILES = ("tokenizer.model", "vocab.json", "spiece.model")
 """Files of tokenizers that transformers converts and ``tokenizers`` alone cannot read."""
-_RESERVED = frozenset({"messages", "tools", "add_generation_prompt"})
 
 
 class Tokenizer:
@@ -146,8 +145,6 @@ class Tokenizer:
             RequestError: The messages are no conversation the template accepts.
             TokenizerError: The model has no chat template, or it fails.
         """
-        if reserved := _RESERVED & variables.keys():
-            raise RequestError("a template variable has a reserved name", got=sorted(reserved))
         return self._template(tools is not None).render(
             messages,
             tools=tools,
