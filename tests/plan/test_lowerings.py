@@ -102,6 +102,8 @@ def test_a_product_with_one_of_its_own_columns_does_not_eat_itself():
 def test_a_square():
     plan = assert_computes(*mlp("m = gate * gate + up * up"))
     assert calls(plan, "mul(") == ["mul", "mul"]
+    (square,) = [s for s in plan.layer_kinds[0].steps if "mul(gate, gate)" in s.text]
+    assert square.definitions[0].reference.name == "gate", "in place"
 
 
 def test_sums_of_one_value_with_itself():

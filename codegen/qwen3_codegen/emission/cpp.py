@@ -116,7 +116,8 @@ def cpp_comment(text: str) -> str:
     """
     line = " ".join(text.encode("ascii", "replace").decode().split())
     line = "".join(character for character in line if character.isprintable())
-    return re.sub(r"\?(?=\?)", "? ", line.replace("\\", "/").replace("*/", "* /"))
+    line = line.replace("\\", "/").replace("*/", "* /").replace("/*", "/ *")
+    return re.sub(r"\?(?=\?)", "? ", line)
 
 
 def cpp_float(value: float) -> str:
@@ -129,8 +130,10 @@ def cpp_float(value: float) -> str:
         single = np.float32(value)
     if not np.isfinite(single):
         raise CodegenError("a constant is not finite in float32", got=value)
-    text = str(single)
-    return f"{text}f" if any(mark in text for mark in ".e") else f"{text}.0f"
+    # Not str(): what that prints changes with NumPy's version.
+    if single == 0 or 1e-4 <= abs(single) < 1e16:
+        return np.format_float_positional(single, unique=True, trim="0") + "f"
+    return np.format_float_scientific(single, unique=True, trim="-", exp_digits=2) + "f"
 
 
 def cpp_braced(values: Iterable[object]) -> str:

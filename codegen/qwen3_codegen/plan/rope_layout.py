@@ -88,10 +88,8 @@ def _trace(region: Region, rope: Node, rotary_dim: int) -> Iterator[_Use]:
             index = [value.name for value in node.outputs].index(name)
             start += sum(sizes[:index])
             count = sizes[index] if count is None else count
-        last = int(node.outputs[0].type.shape[-1])
-        rows = (start, last if count is None else count)
-        if node.op == "rms_norm" and len(node.output.type.shape) == 3:
-            rows = (0, head_dim)  # the weight of one head, for all
+        # All rows unless a split has chosen some; of a norm per head, those of its one head.
+        rows = (start, int(node.outputs[0].type.shape[-1]) if count is None else count)
         for role in ("weight", "bias"):
             if role in node.inputs:
                 rotation = _Rotation(*rows, head_dim, rotary_dim)
