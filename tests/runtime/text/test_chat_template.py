@@ -164,6 +164,26 @@ def test_constructs_render_as_transformers_renders_them(source: str) -> None:
     assert render(source, messages, bos_token="<s>") == expected
 
 
+@pytest.mark.network
+@pytest.mark.reference
+@pytest.mark.parametrize("name", ["llama3_2", "mistral_nemo", "command_r_plus"])
+@pytest.mark.parametrize("tools", [None, [WEATHER]])
+def test_published_templates_render_as_transformers_renders_them(
+    tokenizer_folder: Callable[[str], Path], name: str, tools: list[dict[str, Any]] | None
+) -> None:
+    utils = pytest.importorskip("transformers.utils.chat_template_utils")
+    settings = json.loads((tokenizer_folder(name) / "tokenizer_config.json").read_text())
+    named = settings["chat_template"]
+    source = named if isinstance(named, str) else named[0]["template"]
+    variables = {"bos_token": "<s>", "eos_token": "</s>", "date_string": "26 Jul 2024"}
+    for messages in CONVERSATIONS[:3]:
+        (expected,), _ = utils.render_jinja_template(
+            [messages], tools=tools, chat_template=source, add_generation_prompt=True, **variables
+        )
+        template = ChatTemplate(source, name)
+        assert template.render(messages, tools=tools, variables=variables) == expected
+
+
 def test_date_comes_from_the_clock() -> None:
     assert render("{{ strftime_now('%Y') }}") == time.strftime("%Y")
 
