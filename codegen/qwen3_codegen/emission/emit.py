@@ -50,7 +50,7 @@ def _project_view(plan: EnginePlan) -> ProjectView:
     module = CppIdentifier(plan.module_name)
     return ProjectView(
         title=engine_title(plan).replace('"', "'"),
-        namespace=module,
+        cpp_namespace=module,
         module_name=module,
         distribution_name=module.replace("_", "-"),
         release=plan.target.release,

@@ -74,7 +74,7 @@ def engine_view(
     return EngineView(
         header=engine_header(plan, regenerate),
         sizes=_sizes(plan),
-        namespace=CppIdentifier(plan.module_name),
+        cpp_namespace=CppIdentifier(plan.module_name),
         num_layers=plan.num_layers,
         vocab_size=plan.vocab_size,
         max_position_embeddings=plan.max_position_embeddings,
@@ -268,7 +268,7 @@ def _rope(table: RopeTable) -> RopeView:
     if table.long_inv_freq is not None:
         threshold = f"options.max_model_len > {constant}LongThreshold"
         frequencies = f"{threshold} ? {constant}LongInvFreq : {frequencies}"
-    arguments = f"{{{frequencies}, {half_dim}, {cpp_float(table.attention_factor)}}}"
+    arguments = [frequencies, str(half_dim), cpp_float(table.attention_factor)]
     member = member_name(table.name)
     return RopeView(
         member=member,
@@ -278,7 +278,7 @@ def _rope(table: RopeTable) -> RopeView:
         long_inv_freq=_floats(
             f"constexpr float {constant}LongInvFreq[{half_dim}] = ", table.long_inv_freq or ()
         ),
-        table_arguments=call_arguments(f"rope_.{member} = rope_tables", [arguments], 2),
+        table_arguments=call_arguments(f"rope_.{member} = rope_tables", arguments, 2),
         has_long=table.long_inv_freq is not None,
         long_threshold=table.long_threshold or 0,
         comment=cpp_comment(f"Rotary frequencies of table {table.name}, after scaling."),

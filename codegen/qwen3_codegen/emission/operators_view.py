@@ -24,7 +24,7 @@ def operators_view(plan: EnginePlan, api: InfiniCoreApi) -> OperatorsView:
                 0,
             ),
         ),
-        namespace=CppIdentifier(plan.module_name),
+        cpp_namespace=CppIdentifier(plan.module_name),
         operators=tuple(
             _operator(index, api.operators[name]) for index, name in enumerate(plan.operators)
         ),

@@ -129,7 +129,7 @@ class EngineView:
 
     header: tuple[str, ...]
     sizes: tuple[str, ...]
-    namespace: str
+    cpp_namespace: str
     num_layers: int
     vocab_size: int
     max_position_embeddings: int
@@ -180,7 +180,7 @@ class OperatorsView:
     """``infinicore_ops.hpp``."""
 
     header: tuple[str, ...]
-    namespace: str
+    cpp_namespace: str
     operators: tuple[OperatorView, ...]
 
 
@@ -189,7 +189,7 @@ class ProjectView:
     """Build files, entry points and the Python package around an engine."""
 
     title: str
-    namespace: str
+    cpp_namespace: str
     module_name: str
     distribution_name: str
     release: str

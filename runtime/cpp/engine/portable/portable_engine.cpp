@@ -103,20 +103,20 @@ Tensor PortableEngine::constant(float value) {
   return tensor;
 }
 
-RopeTables PortableEngine::rope_tables(const RopeFrequencies& frequencies) {
-  const size_t half = frequencies.half_dim;
-  std::vector<float> sines(options_.max_model_len * half);
+RopeTables PortableEngine::rope_tables(const float* inv_freq, size_t half_dim,
+                                       float attention_factor) {
+  std::vector<float> sines(options_.max_model_len * half_dim);
   std::vector<float> cosines(sines.size());
   for (size_t position = 0; position < options_.max_model_len; ++position) {
-    for (size_t i = 0; i < half; ++i) {
+    for (size_t i = 0; i < half_dim; ++i) {
       // float32 throughout, as transformers computes its tables.
-      const float angle = static_cast<float>(position) * frequencies.inv_freq[i];
-      sines[position * half + i] = std::sin(angle) * frequencies.attention_factor;
-      cosines[position * half + i] = std::cos(angle) * frequencies.attention_factor;
+      const float angle = static_cast<float>(position) * inv_freq[i];
+      sines[position * half_dim + i] = std::sin(angle) * attention_factor;
+      cosines[position * half_dim + i] = std::cos(angle) * attention_factor;
     }
   }
-  RopeTables tables{allocate(traits_.dtype, {options_.max_model_len, half}),
-                    allocate(traits_.dtype, {options_.max_model_len, half})};
+  RopeTables tables{allocate(traits_.dtype, {options_.max_model_len, half_dim}),
+                    allocate(traits_.dtype, {options_.max_model_len, half_dim})};
   const std::vector<std::byte> sine_bytes = stored_as(traits_.dtype, sines);
   const std::vector<std::byte> cosine_bytes = stored_as(traits_.dtype, cosines);
   device_.copy_to_device(tables.sin.data, sine_bytes.data(), sine_bytes.size());

@@ -29,13 +29,7 @@ struct LayerCache {
   Tensor values;
 };
 
-// Rotary frequencies of one table; see the manifest for where they come from.
-struct RopeFrequencies {
-  const float* inv_freq;  // [rotary_dim / 2]
-  size_t half_dim;
-  float attention_factor;
-};
-
+// Sines and cosines of every position below max_model_len, in the activation dtype.
 struct RopeTables {
   Tensor sin;  // [max_model_len, rotary_dim / 2]
   Tensor cos;
@@ -73,8 +67,8 @@ class PortableEngine : public Engine {
                 std::initializer_list<size_t> shape);
   // A scalar of the activation dtype on the device, shape [1].
   Tensor constant(float value);
-  // sin and cos for every position below max_model_len, in the activation dtype.
-  RopeTables rope_tables(const RopeFrequencies& frequencies);
+  // Tables of the frequencies `inv_freq` [half_dim], both multiplied by `attention_factor`.
+  RopeTables rope_tables(const float* inv_freq, size_t half_dim, float attention_factor);
 
   // Checks `batch` against the options and brings its integers to the device.
   void begin_step(const Batch& batch);
