@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +19,7 @@ from qwen3_codegen.spec.model import ModelSpec
 from qwen3_runtime.checkpoint import Checkpoint, open_checkpoint
 from qwen3_runtime.engine.batch import Engine, FloatRows
 from qwen3_runtime.engine.capacity import Limits, plan_capacity
-from qwen3_runtime.engine.compiled import engine_class
+from qwen3_runtime.engine.compiled import check_fit, engine_class
 from qwen3_runtime.engine.prefill import prompt_logits
 from qwen3_runtime.generation import Generator, Message, OnText, Prompt, RequestOutput
 from qwen3_runtime.generation_config import default_sampling_params
@@ -202,6 +203,7 @@ def _compiled(
     show_progress: bool,
 ) -> Engine:
     compiled = plan_model(spec, load_device(dev), options)
+    check_fit(json.loads(compiled.files["manifest.json"]), checkpoint, limits)
     key = content_key([*compiled.files.values(), options.isa, options.infinicore])
     with status() as notify:
         result = build_model(compiled, cache_dir() / "models" / key, options, notify)

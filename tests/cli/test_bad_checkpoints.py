@@ -28,12 +28,11 @@ def error_of(cli) -> Callable[..., str]:
     return error_of
 
 
-def rewrite(checkpoint: Path, change: Callable[[dict[str, np.ndarray]], None]) -> Path:
+def rewrite(checkpoint: Path, change: Callable[[dict[str, np.ndarray]], None]) -> None:
     file = checkpoint / "model.safetensors"
     tensors = load_file(file)
     change(tensors)
     save_file(tensors, file)
-    return file
 
 
 def set_config(checkpoint: Path, **fields: object) -> None:
@@ -44,10 +43,12 @@ def set_config(checkpoint: Path, **fields: object) -> None:
 
 def test_a_mis_shaped_weight(copied, error_of):
     name = "model.layers.1.mlp.up_proj.weight"
-    file = rewrite(copied, lambda tensors: tensors.update({name: np.zeros((41, 24), np.float32)}))
+    rewrite(copied, lambda tensors: tensors.update({name: np.zeros((41, 24), np.float32)}))
     error = error_of(copied)
+    assert f"{copied}: " in error
     assert name in error
-    assert str(file) in error
+    assert "in model.safetensors" in error
+    assert "compiling" not in error, "told only after the engine was compiled"
     assert re.search(r"got: .*41.*24", error)
     assert re.search(r"expected: .*40.*24", error)
 
@@ -105,7 +106,8 @@ def test_a_git_lfs_pointer(copied, error_of):
 def test_pytorch_model_bin(copied, error_of):
     (copied / "model.safetensors").rename(copied / "pytorch_model.bin")
     error = error_of(copied)
-    assert "pytorch_model.bin" in error
+    assert str(copied) in error
+    assert "pytorch_model" in error
     assert "weights_only" in error
 
 

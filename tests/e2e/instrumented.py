@@ -18,20 +18,20 @@ _SWITCHES = f"""
 namespace {{
 
 // Whether the wrong with this number is to be done.
-bool wrong(int number) {{
+inline bool wrong(int number) {{
   const char* chosen = std::getenv("{VARIABLE}");
   return chosen != nullptr && std::atoi(chosen) == number;
 }}
 
-float wrong_float(int number, float value) {{
+inline float wrong_float(int number, float value) {{
   return wrong(number) ? (value == 0.0f ? 1.0f : value * 1.25f) : value;
 }}
 
-size_t wrong_column(int number, size_t first) {{
+inline size_t wrong_column(int number, size_t first) {{
   return wrong(number) ? (first == 0 ? 1 : first - 1) : first;
 }}
 
-int32_t wrong_window(int first, int32_t window) {{
+inline int32_t wrong_window(int first, int32_t window) {{
   return wrong(first) ? window - 1 : wrong(first + 1) ? window + 1 : window;
 }}
 
@@ -40,7 +40,7 @@ struct WrongTable {{
 }};
 
 // Each frequency has a number of its own, from `first` on.
-WrongTable wrong_table(int first, const float* values, size_t count) {{
+inline WrongTable wrong_table(int first, const float* values, size_t count) {{
   WrongTable table;
   for (size_t i = 0; i < count; ++i) {{
     table.values[i] = wrong_float(first + static_cast<int>(i), values[i]);
@@ -49,7 +49,7 @@ WrongTable wrong_table(int first, const float* values, size_t count) {{
 }}
 
 // Every row one further, the last one first; the elements of a vector likewise.
-qwen3::Tensor wrong_rows(int number, const qwen3::Tensor& weight) {{
+inline qwen3::Tensor wrong_rows(int number, const qwen3::Tensor& weight) {{
   if (wrong(number)) {{
     const size_t bytes = weight.num_bytes(), row = bytes / weight.shape[0];
     char* data = reinterpret_cast<char*>(weight.data);

@@ -66,13 +66,12 @@ class CompiledEngine:
         """
         manifest = read_manifest(cls.directory)
         native = load_native_module(cls.directory)
-        capacity = plan_capacity(
-            cache_groups(manifest), int(manifest["max_position_embeddings"]), limits or Limits()
-        )
         if isinstance(path, (str, Path)):
             with open_checkpoint(Path(path)) as checkpoint:
+                capacity = check_fit(manifest, checkpoint, limits or Limits())
                 engine = _load(native, manifest, checkpoint, capacity, show_progress)
         else:
+            capacity = check_fit(manifest, path, limits or Limits())
             engine = _load(native, manifest, path, capacity, show_progress)
         return cls(engine, manifest, capacity)
 
@@ -144,6 +143,25 @@ def engine_class(directory: Path) -> type[CompiledEngine]:
     return type("Engine", (CompiledEngine,), {"directory": directory, "__doc__": None})
 
 
+def check_fit(manifest: Manifest, checkpoint: Checkpoint, limits: Limits) -> Capacity:
+    """Compares a checkpoint and limits with an engine; before it is compiled, where that is due.
+
+    Returns:
+        The limits the engine is to be created with.
+
+    Raises:
+        CheckpointError: Tensors are missing, left over, or of other shapes.
+        EngineError: The limits cannot be met.
+    """
+    store = WeightStore(checkpoint, weight_bindings(manifest), ignore=manifest["ignored_tensors"])
+    try:
+        store.check()
+    except CheckpointError as error:
+        raise _with_other_architecture(error, checkpoint, manifest) from None
+    longest = int(manifest["max_position_embeddings"])
+    return plan_capacity(cache_groups(manifest), longest, limits)
+
+
 def _load(
     native: ModuleType,
     manifest: Manifest,
@@ -158,10 +176,6 @@ def _load(
             ignore=manifest["ignored_tensors"],
             progress=report if show_progress else None,
         )
-        try:
-            store.check()
-        except CheckpointError as error:
-            raise _with_other_architecture(error, checkpoint, manifest) from None
 
         def read_weight(name: str, layer: int | None) -> Array:
             array = store.load(name, layer)
