@@ -44,7 +44,7 @@ std::unique_ptr<qwen3::Engine> make_engine(const qwen3::EngineOptions& options) 
 Engine::Engine(const qwen3::EngineOptions& options)
     : PortableEngine(kTraits, options, cache_groups_of_layers()), ops_(device_) {
   full_attention_layers_.resize(kNumLayers);
-  rope_.rope = rope_tables({kRopeInvFreq, 64, 1.0f});
+  rope_.rope = rope_tables(kRopeInvFreq, 64, 1.0f);
   buffer_0_ = allocate(kDtype, {options.max_num_batched_tokens, 2048});
   buffer_1_ = allocate(kDtype, {options.max_num_batched_tokens, 2048});
   buffer_2_ = allocate(kDtype, {options.max_num_batched_tokens, 12288});
