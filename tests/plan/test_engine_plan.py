@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from qwen3_codegen.dtypes import DType
+from qwen3_codegen.frontend import build_graph
 from qwen3_codegen.plan.digest import content_digest
 from qwen3_codegen.plan.planner import plan_engine
 from qwen3_codegen.plan.records import Origin
@@ -170,8 +171,9 @@ def test_logit_rows_at_once_stay_within_64_mib(vocab_size, rows):
 
 
 def test_unused_rope_tables_are_left_out():
-    plan = tiny_plan(rope=[rope_table(), rope_table("other")])
-    assert list(plan.rope_tables) == ["rope"]
+    graph = build_graph(tiny_spec(rope=[rope_table(), rope_table("other")]))
+    assert list(graph.rope_tables) == ["rope", "other"]
+    assert list(plan_engine(graph, request()).rope_tables) == ["rope"]
 
 
 def test_operators_are_listed_sorted():
@@ -207,6 +209,7 @@ def test_digests_see_values_types_and_order():
         {"a": (2, 1)},
         {"a": True},
         {"a": DType.F32},
+        {"a": DType.F16},
     ]
     assert len({content_digest(record) for record in distinct}) == len(distinct)
     assert content_digest({"a": 1, "b": 2}) == content_digest({"b": 2, "a": 1})
