@@ -68,7 +68,7 @@ _CALL = re.compile(
 )
 _FLOAT = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?f\b")
 _COLUMNS = re.compile(r"\.columns\((\d+), ")
-_TABLE = re.compile(r"rope_tables\(\s*\{(.+), (\d+), (\S+)\}\)")
+_TABLE = re.compile(r"rope_tables\(\s*([^;]+?),\s*(\d+),\s*([^\s,]+)\)(?=;)")
 _WINDOW = re.compile(r"/\*window=\*/(\d+)")
 _UPLOAD = re.compile(r"upload\(source, [^;]*\)(?=;)")
 _SWAPPED = {
@@ -124,7 +124,7 @@ def _switch_tables(result: Instrumented) -> None:
         first = len(result.wrongs) + 1
         for index in range(int(count)):
             result.add(f"another frequency {index} of {table}")
-        return f"rope_tables({{wrong_table({first}, {table}, {count}).values, {count}, {factor}}})"
+        return f"rope_tables(wrong_table({first}, {table}, {count}).values, {count}, {factor})"
 
     result.text = _TABLE.sub(replace, result.text)
 
