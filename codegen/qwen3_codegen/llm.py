@@ -11,6 +11,7 @@ from qwen3_codegen.build.cache import content_key
 from qwen3_codegen.compile import CompileOptions, build_model, make_graph, plan_model
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.ir.interpreter import Interpreter
+from qwen3_codegen.ir.weights import weight_bindings
 from qwen3_codegen.paths import cache_dir
 from qwen3_codegen.progress import status
 from qwen3_codegen.spec.catalog import load_model
@@ -19,7 +20,7 @@ from qwen3_codegen.spec.model import ModelSpec
 from qwen3_runtime.checkpoint import Checkpoint, open_checkpoint
 from qwen3_runtime.engine.batch import Engine, FloatRows
 from qwen3_runtime.engine.capacity import Limits, plan_capacity
-from qwen3_runtime.engine.compiled import check_fit, engine_class
+from qwen3_runtime.engine.compiled import check_fit, check_weights, engine_class
 from qwen3_runtime.engine.prefill import prompt_logits
 from qwen3_runtime.generation import Generator, Message, OnText, Prompt, RequestOutput
 from qwen3_runtime.generation_config import default_sampling_params
@@ -214,6 +215,7 @@ def _compiled(
 
 def _interpreter(spec: ModelSpec, checkpoint: Checkpoint, limits: Limits) -> Interpreter:
     graph = make_graph(spec)
+    check_weights(checkpoint, weight_bindings(graph), spec.architecture.checkpoint.ignore)
     capacity = plan_capacity((), graph.max_position_embeddings, limits)
     return Interpreter(
         graph,

@@ -41,10 +41,14 @@ def set_config(checkpoint: Path, **fields: object) -> None:
     file.write_text(json.dumps({**config, **fields}), encoding="utf-8")
 
 
-def test_a_mis_shaped_weight(copied, error_of):
+ENGINES = pytest.mark.parametrize("engine", ["compiled", "interpreter"])
+
+
+@ENGINES
+def test_a_mis_shaped_weight(engine, copied, error_of):
     name = "model.layers.1.mlp.up_proj.weight"
     rewrite(copied, lambda tensors: tensors.update({name: np.zeros((41, 24), np.float32)}))
-    error = error_of(copied)
+    error = error_of(copied, "--engine", engine)
     assert f"{copied}: " in error
     assert name in error
     assert "in model.safetensors" in error
@@ -53,25 +57,28 @@ def test_a_mis_shaped_weight(copied, error_of):
     assert re.search(r"expected: .*40.*24", error)
 
 
-def test_a_missing_weight(copied, error_of):
+@ENGINES
+def test_a_missing_weight(engine, copied, error_of):
     name = "model.layers.2.self_attn.o_proj.weight"
     rewrite(copied, lambda tensors: tensors.pop(name))
-    assert name in error_of(copied)
+    assert name in error_of(copied, "--engine", engine)
 
 
-def test_a_leftover_weight(copied, error_of):
+@ENGINES
+def test_a_leftover_weight(engine, copied, error_of):
     name = "model.layers.0.self_attn.q_proj.bias"
     rewrite(copied, lambda tensors: tensors.update({name: np.zeros(32, np.float32)}))
-    assert name in error_of(copied)
+    assert name in error_of(copied, "--engine", engine)
 
 
-def test_a_qwen3_without_q_norm(copied, error_of):
+@ENGINES
+def test_a_qwen3_without_q_norm(engine, copied, error_of):
     def drop(tensors: dict[str, np.ndarray]) -> None:
         for name in [name for name in tensors if "_norm" in name and "self_attn" in name]:
             del tensors[name]
 
     rewrite(copied, drop)
-    error = error_of(copied)
+    error = error_of(copied, "--engine", engine)
     assert "q_norm" in error
     assert "hint:     " in error
     assert "--arch llama" in error

@@ -1,10 +1,12 @@
-"""Questions about weight expressions that are asked before a layer is known."""
+"""Questions about the weights of a graph and the expressions they are made by."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields
 
+from qwen3_codegen.ir.graph import Graph, Region
+from qwen3_runtime.checkpoint import WeightBinding
 from qwen3_runtime.checkpoint.transform import Concat, Stack, Tensor
 from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
 
@@ -25,6 +27,24 @@ def _leaves(expression: WeightExpression) -> Iterator[str]:
             yield from _leaves(source)
     else:
         yield from _leaves(expression.source)
+
+
+def weight_bindings(graph: Graph) -> list[WeightBinding]:
+    """Returns every weight of a graph, layer by layer, as a checkpoint is compared with them."""
+    places: list[tuple[Region, int | None]] = [(graph.prologue, None), (graph.epilogue, None)]
+    places += [(graph.layer_kinds[kind], layer) for layer, kind in enumerate(graph.schedule)]
+    return [
+        WeightBinding(
+            name=f"{region.name}.{weight.name}",
+            layer=layer,
+            shape=tuple(int(extent) for extent in weight.type.shape),
+            dtype=weight.type.dtype.value,
+            expression=weight.expression,
+            sources=weight.sources,
+        )
+        for region, layer in places
+        for weight in region.weights
+    ]
 
 
 def format_expression(expression: WeightExpression) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, overload
@@ -12,6 +12,7 @@ import numpy as np
 from qwen3_runtime.checkpoint import (
     Array,
     Checkpoint,
+    WeightBinding,
     WeightStore,
     open_checkpoint,
     progress_bar,
@@ -153,13 +154,23 @@ def check_fit(manifest: Manifest, checkpoint: Checkpoint, limits: Limits) -> Cap
         CheckpointError: Tensors are missing, left over, or of other shapes.
         EngineError: The limits cannot be met.
     """
-    store = WeightStore(checkpoint, weight_bindings(manifest), ignore=manifest["ignored_tensors"])
-    try:
-        store.check()
-    except CheckpointError as error:
-        raise _with_other_architecture(error, checkpoint, manifest) from None
+    check_weights(checkpoint, weight_bindings(manifest), manifest["ignored_tensors"])
     longest = int(manifest["max_position_embeddings"])
     return plan_capacity(cache_groups(manifest), longest, limits)
+
+
+def check_weights(
+    checkpoint: Checkpoint, bindings: Sequence[WeightBinding], ignore: Sequence[str]
+) -> None:
+    """Compares a checkpoint's tensors with those an engine is made of, reading none of them.
+
+    Raises:
+        CheckpointError: Tensors are missing, left over, or of other shapes.
+    """
+    try:
+        WeightStore(checkpoint, bindings, ignore=ignore).check()
+    except CheckpointError as error:
+        raise _with_other_architecture(error, checkpoint, bindings) from None
 
 
 def _load(
@@ -193,13 +204,11 @@ def _load(
 
 
 def _with_other_architecture(
-    error: CheckpointError, checkpoint: Checkpoint, manifest: Manifest
+    error: CheckpointError, checkpoint: Checkpoint, bindings: Sequence[WeightBinding]
 ) -> CheckpointError:
     """A Qwen3 checkpoint without q/k norm is a Llama in all but name; say so."""
-    norms = ("q_norm", "k_norm")
-    has_norms = any(norm in name for name in checkpoint.tensors for norm in norms)
-    wants_norms = any(weight["name"] in norms for weight in manifest["weights"])
-    if wants_norms and not has_norms:
+    wanted = {name for binding in bindings for name in binding.sources}
+    if _has_qk_norm(wanted) and not _has_qk_norm(checkpoint.tensors):
         return CheckpointError(
             error.message,
             where=error.where,
@@ -208,3 +217,7 @@ def _with_other_architecture(
             hint="there is no q_norm/k_norm in this checkpoint: --arch llama fits it",
         )
     return error
+
+
+def _has_qk_norm(names: Iterable[str]) -> bool:
+    return any("q_norm" in name or "k_norm" in name for name in names)
