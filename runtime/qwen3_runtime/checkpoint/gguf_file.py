@@ -31,7 +31,7 @@ _STRING, _ARRAY = 8, 9
 _VERSIONS = (2, 3)
 _MAX_DIMENSIONS = 4
 _DEFAULT_ALIGNMENT = 32
-_MIN_FIELD_BYTES, _MIN_TENSOR_BYTES, _MIN_STRING_BYTES = 13, 24, 8
+_MIN_FIELD_BYTES, _MIN_TENSOR_BYTES = 13, 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +155,10 @@ class _Cursor:
     def array(self) -> list[Any]:
         kind, count = self.scalar("I"), self.scalar("Q")
         if kind == _STRING:
-            self.require(count, _MIN_STRING_BYTES)
             return [self.string() for _ in range(count)]
         if kind not in _SCALARS:
             self.damaged("an array's elements have an unknown type", kind)
         size = struct.calcsize(f"<{_SCALARS[kind]}")
-        self.require(count, size)
         dtype = np.dtype(np.bool_ if _SCALARS[kind] == "?" else f"<{_SCALARS[kind]}")
         values: list[Any] = np.frombuffer(self.take(count * size), dtype).tolist()
         return values

@@ -185,7 +185,8 @@ class WeightStore:
             return array
         with np.errstate(over="ignore"):
             converted = array.astype(dtype)
-        if np.isinf(converted).any() and not np.isinf(array).any():
+        can_overflow = binding.dtype == "float16" or dtype.itemsize < array.dtype.itemsize
+        if can_overflow and np.isinf(converted).any() and not np.isinf(array).any():
             raise CheckpointError(
                 f"a number is too large for {binding.dtype}",
                 where=f"{self._checkpoint.path}: {binding.label}",

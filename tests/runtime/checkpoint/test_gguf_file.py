@@ -166,7 +166,7 @@ def test_arrays_outlive_the_file_and_its_released_pages(tmp_path: Path) -> None:
     file.release(file.tensors["w"])
     file.close()
     np.testing.assert_array_equal(array, values)
-    with pytest.raises(CheckpointError, match="closed"):
+    with pytest.raises(CheckpointError, match="the checkpoint is closed"):
         file.read(file.tensors["w"])
 
 
@@ -232,7 +232,7 @@ def test_damaged_header_is_refused_in_bounded_memory(
 @pytest.mark.parametrize("content", [b"", b"GGU", b"GGUF", b"PK\3\4" * 8, b"GGUF\3\0\0\0"])
 def test_what_is_no_gguf_file_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "model.gguf").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"not a GGUF file|truncated|empty"):
+    with pytest.raises(CheckpointError, match=r"not a GGUF file|the file is (truncated|empty)"):
         open_checkpoint(tmp_path / "model.gguf")
 
 
@@ -263,7 +263,7 @@ def small_checkpoint(folder: Path) -> Path:
 def test_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
     path = small_checkpoint(tmp_path)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(CheckpointError, match="truncated"):
+    with pytest.raises(CheckpointError, match="the file is truncated"):
         open_checkpoint(path)
 
 
