@@ -68,7 +68,9 @@ class Operand:
 
 def operand_of(array: np.ndarray) -> Operand:
     """Returns a NumPy array or view as an operand."""
-    strides = tuple(step // array.itemsize for step in array.strides)
+    strides = None  # NumPy makes up strides for arrays without elements
+    if array.size > 0:
+        strides = tuple(step // array.itemsize for step in array.strides)
     return Operand(array.ctypes.data, array.shape, strides, NAMES[array.dtype])
 
 
@@ -235,7 +237,7 @@ class DeviceArray:
 
     def __init__(self, library: Library, array: np.ndarray) -> None:
         self._library = library
-        self._array = np.ascontiguousarray(array)
+        self._array = np.array(array, order="C")  # ascontiguousarray would give rank 0 a rank
         self.pointer = library.malloc(self._array.nbytes)
         size = self._array.nbytes
         check("infinirtMemcpy", library.memcpy(self.pointer, self._array.ctypes.data, size, H2D))

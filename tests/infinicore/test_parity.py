@@ -58,7 +58,7 @@ def test_rms_norm(either, dtype, weight, rows, size):
     parity.check_rms_norm(either, packed, w, dtype)
 
 
-@pytest.mark.parametrize("dtype", (*FLOATS, "f64"))
+@pytest.mark.parametrize("dtype", [*FLOATS, "f64"])
 @pytest.mark.parametrize("algo", [0, 1])
 @pytest.mark.parametrize("index", ["i32", "i64", "u32", "u8"])
 @pytest.mark.parametrize("pairs", [1, 19, 64])
@@ -72,7 +72,7 @@ def test_rope(either, dtype, algo, index, pairs):
     parity.check_rope(either, x, positions, dtype, algo, x)  # in place
 
 
-@pytest.mark.parametrize("dtype", (*FLOATS, "f64"))
+@pytest.mark.parametrize("dtype", [*FLOATS, "f64"])
 @pytest.mark.parametrize("shape", [(1,), (19, 111), (3, 5, 19), (2, 3, 4, 5)])
 def test_swiglu(either, dtype, shape):
     up, gate = normal(9, shape, dtype, 3.0), normal(10, shape, dtype, 6.0)
@@ -84,7 +84,7 @@ def test_swiglu(either, dtype, shape):
     parity.check_swiglu(either, *halves, np.empty_like(up))
 
 
-@pytest.mark.parametrize("dtype", (*FLOATS, "f64"))
+@pytest.mark.parametrize("dtype", [*FLOATS, "f64"])
 @pytest.mark.parametrize("name", ["add", "sub", "mul"])
 @pytest.mark.parametrize("shape", [(1,), (111,), (19, 111), (3, 5, 19)])
 def test_arithmetic(either, dtype, name, shape):
@@ -138,7 +138,7 @@ def test_rearrange(either, dtype):
     np.testing.assert_array_equal(out, repeated)
 
 
-@pytest.mark.parametrize("dtype", (*FLOATS, "f64"))
+@pytest.mark.parametrize("dtype", [*FLOATS, "f64"])
 @pytest.mark.parametrize("index", ["i32", "i64", "u16"])
 def test_greedy_sample(either, dtype, index):
     logits = normal(19, (111,), dtype)

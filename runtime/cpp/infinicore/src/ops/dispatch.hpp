@@ -1,8 +1,10 @@
 // From element types at run time to C++ types.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <stdexcept>
+#include <vector>
 
 #include "half.hpp"
 #include "infinicore.h"
@@ -67,6 +69,19 @@ auto with_integer_type(infiniDtype_t dtype, const Body& body) {
     default:
       unexpected_dtype();
   }
+}
+
+// `count` integers of any type; unsigned ones of 64 bits wrap around.
+inline std::vector<std::int64_t> read_integers(infiniDtype_t dtype, const void* data,
+                                               std::size_t count) {
+  return with_integer_type(dtype, [&](auto tag) {
+    const auto* source = static_cast<const TypeOf<decltype(tag)>*>(data);
+    std::vector<std::int64_t> values(count);
+    for (std::size_t i = 0; i < count; ++i) {
+      values[i] = static_cast<std::int64_t>(source[i]);
+    }
+    return values;
+  });
 }
 
 }  // namespace qwen3::infinicore

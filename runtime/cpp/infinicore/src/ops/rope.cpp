@@ -1,7 +1,5 @@
 #include "rope.hpp"
 
-#include <atomic>
-
 #include "dispatch.hpp"
 #include "infiniop/ops/rope.h"
 #include "operator.hpp"
@@ -73,22 +71,20 @@ infiniStatus_t check_shapes(const Operands& operands) {
   return kSuccess;
 }
 
-// Row of the tables for each token, or BAD_PARAM for a position outside.
-template <typename Index>
-infiniStatus_t table_rows(const RopeDescriptor& own, const void* positions,
-                          std::vector<std::size_t>& rows) {
-  const auto* ids = static_cast<const Index*>(positions);
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    rows[i] = static_cast<std::size_t>(ids[i]);
-    if (rows[i] >= own.table_length) {
-      return fail(INFINI_STATUS_BAD_PARAM, "rope: position %zu of %zu", rows[i], own.table_length);
+// Checks that every position has a row in the tables.
+infiniStatus_t check_positions(const RopeDescriptor& own,
+                               const std::vector<std::int64_t>& positions) {
+  for (const std::int64_t position : positions) {
+    if (position < 0 || position >= static_cast<std::int64_t>(own.table_length)) {
+      return fail(INFINI_STATUS_BAD_PARAM, "rope: position %lld of %zu",
+                  static_cast<long long>(position), own.table_length);
     }
   }
   return kSuccess;
 }
 
 template <typename T>
-void rotate_all(const RopeDescriptor& own, const std::vector<std::size_t>& rows,
+void rotate_all(const RopeDescriptor& own, const std::vector<std::int64_t>& positions,
                 const std::array<void*, 5>& data) {
   constexpr std::size_t kThreadElements = 8192;
   auto* y = static_cast<T*>(data[0]);
@@ -100,7 +96,8 @@ void rotate_all(const RopeDescriptor& own, const std::vector<std::size_t>& rows,
     for (std::size_t i = begin; i < end; ++i) {
       const std::size_t b = i / own.tokens;
       const std::size_t t = i % own.tokens;
-      const std::size_t entry = rows[own.positions_per_batch ? i : t] * own.pairs;
+      const auto row = static_cast<std::size_t>(positions[own.positions_per_batch ? i : t]);
+      const std::size_t entry = row * own.pairs;
       for (std::size_t h = 0; h < own.heads; ++h) {
         kernels::rope_head(y + own.y.offset(b, t, h), x + own.x.offset(b, t, h), sine + entry,
                            cosine + entry, own.pairs, own.layout);
@@ -155,12 +152,11 @@ infiniStatus_t infiniopRoPE(infiniopRoPEDescriptor_t desc, void* workspace, size
   return run<RopeDescriptor, 5>(
       kRoPERules, desc, {workspace, workspace_size}, stream, {y, x, pos_ids, sin_table, cos_table},
       [](const RopeDescriptor& own, const std::array<void*, 5>& data) -> infiniStatus_t {
-        std::vector<std::size_t> rows(own.tokens * (own.positions_per_batch ? own.batch : 1));
-        QWEN3_TRY(with_integer_type(own.position_dtype, [&](auto tag) {
-          return table_rows<TypeOf<decltype(tag)>>(own, data[2], rows);
-        }));
+        const std::size_t count = own.tokens * (own.positions_per_batch ? own.batch : 1);
+        const auto positions = read_integers(own.position_dtype, data[2], count);
+        QWEN3_TRY(check_positions(own, positions));
         with_real_type(own.dtype,
-                       [&](auto tag) { rotate_all<TypeOf<decltype(tag)>>(own, rows, data); });
+                       [&](auto tag) { rotate_all<TypeOf<decltype(tag)>>(own, positions, data); });
         return kSuccess;
       });
 }
