@@ -70,15 +70,15 @@ def build_engine(
         BuildError: Something did not compile.
     """
     write_files(directory, files)
-    runtime_key = _runtime_key(request)
-    key = content_key([runtime_key, *(f"{name}\n{text}" for name, text in files.items())])
+    shared_key = runtime_key(request)
+    key = content_key([shared_key, *(f"{name}\n{text}" for name, text in files.items())])
     module = directory / f"_engine{request.toolchain.module_suffix}"
     c_library = directory / f"lib{directory.name}.so"
     products = (module.name, c_library.name, _C_HEADER)
     is_complete = all((directory / name).is_file() for name in products)
     if is_complete and _recorded_key(directory / BUILD_RECORD) == key:
         return BuildResult(directory, module, c_library, was_built=False)
-    runtime = cached_folder("runtime", runtime_key, lambda f: _make_runtime(f, request, notify))
+    runtime = cached_folder("runtime", shared_key, lambda f: _make_runtime(f, request, notify))
     engine = cached_folder(
         "engines",
         key,
@@ -109,7 +109,8 @@ def _recorded_key(record: Path) -> str | None:
     return key if isinstance(key, str) else None
 
 
-def _runtime_key(request: BuildRequest) -> str:
+def runtime_key(request: BuildRequest) -> str:
+    """Returns the key of the shared runtime: everything that goes into compiling it."""
     toolchain, installed = request.toolchain, request.installed
     if installed is None:
         headers = [f"{name}\n{text}" for name, text in render_headers(request.release).items()]

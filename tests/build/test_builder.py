@@ -1,0 +1,177 @@
+"""Engines compiled for real: products, caches, errors, and that they compute."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from qwen3_codegen.build.builder import runtime_key
+from qwen3_codegen.build.toolchain import instruction_set
+from qwen3_codegen.errors import BuildError
+from qwen3_runtime.engine.capacity import Limits
+from qwen3_runtime.engine.compiled import engine_class
+from qwen3_runtime.engine.prefill import prompt_logits
+from tests.build.conftest import CASE
+from tests.plan.machine import PlanMachine
+
+pytestmark = pytest.mark.compile
+
+
+def test_products_lie_beside_the_sources(build, compiled):
+    result, _ = build()
+    folder = result.directory
+    products = {result.module.name, result.c_library.name, "qwen3_engine.h", "build.json"}
+    assert {path.name for path in folder.iterdir()} == set(compiled.files) | products
+    assert result.c_library.name == f"lib{folder.name}.so"
+    record = json.loads((folder / "build.json").read_text())
+    assert record["isa"]["name"] == "native"
+    assert re.fullmatch(r"[0-9a-f]{32}", record["key"])
+
+
+def test_a_second_build_has_nothing_to_do(build):
+    first, _ = build()
+    before = {path: path.stat().st_mtime_ns for path in first.directory.iterdir()}
+    second, notes = build()
+    assert (second.was_built, notes) == (False, [])
+    assert {path: path.stat().st_mtime_ns for path in second.directory.iterdir()} == before
+
+
+def test_another_folder_takes_what_the_cache_has(build, tmp_path):
+    build(tmp_path / "one")
+    result, notes = build(tmp_path / "two")
+    assert (result.was_built, notes) == (True, [])
+    assert result.module.is_file()
+
+
+@pytest.mark.parametrize("lost", ["module", "c_library"])
+def test_a_lost_product_is_put_back(build, lost):
+    first, _ = build()
+    getattr(first, lost).unlink()
+    second, _ = build()
+    assert second.was_built
+    assert getattr(second, lost).is_file()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 3}'])
+def test_a_damaged_record_is_no_record(build, text):
+    first, _ = build()
+    (first.directory / "build.json").write_text(text)
+    assert build()[0].was_built
+
+
+def test_an_error_in_the_engine_shows_the_compiler_s_words_and_keeps_the_module(build, compiled):
+    good, _ = build()
+    module = good.module.read_bytes()
+    broken = compiled.files["engine.cpp"].replace("ops_.swiglu(", "ops_.swigloo(")
+    with pytest.raises(BuildError) as caught:
+        build(engine_cpp=broken)
+    text = str(caught.value)
+    assert text.startswith(f"the sources of {good.directory.name} did not compile\n")
+    assert "swigloo" in text
+    assert good.module.read_bytes() == module
+    assert not list(good.directory.glob(".*"))
+    assert build()[0].was_built is False, "the good sources are built already"
+
+
+def test_a_warning_in_the_engine_is_an_error(build, compiled):
+    source = compiled.files["engine.cpp"].replace(
+        "void Engine::prologue() {", "void Engine::prologue() {\n  int unused = 0;"
+    )
+    with pytest.raises(BuildError, match="unused"):
+        build(engine_cpp=source)
+
+
+def test_the_runtime_s_key_sees_all_that_goes_into_it(build_request):
+    def changed(**fields):
+        return dataclasses.replace(build_request, **fields)
+
+    toolchain = build_request.toolchain
+    others = [
+        changed(release="2026-08"),
+        changed(isa=instruction_set("portable")),
+        changed(toolchain=dataclasses.replace(toolchain, compiler_version="g++ 99")),
+        changed(toolchain=dataclasses.replace(toolchain, module_suffix=".other.so")),
+        changed(toolchain=dataclasses.replace(toolchain, pybind11_version="99")),
+    ]
+    keys = {runtime_key(request) for request in (build_request, *others)}
+    assert len(keys) == 1 + len(others)
+
+
+def test_the_engine_computes_what_its_plan_says(build, compiled, checkpoint, weights):
+    """Against the plan carried out in NumPy; transformers has the last word elsewhere."""
+    result, _ = build()
+    limits = Limits(max_model_len=96, max_num_seqs=3, max_num_batched_tokens=40)
+    engine = engine_class(result.directory).from_checkpoint(
+        checkpoint, limits=limits, show_progress=False
+    )
+    machine = PlanMachine(
+        compiled.plan,
+        compiled.api,
+        weights.__getitem__,
+        max_model_len=96,
+        max_num_seqs=3,
+        max_num_batched_tokens=40,
+    )
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(0, engine.vocab_size, size).tolist() for size in (90, 1, 7, 30, 64)]
+    for actual, expected in zip(
+        engine.forward(prompts), prompt_logits(machine, prompts), strict=True
+    ):
+        bound = 2e-5 * max(1.0, float(np.abs(expected).max()))
+        assert np.abs(actual - expected).max() <= bound
+
+
+def test_the_c_library_exports_its_functions_alone_and_needs_no_python(build):
+    result, _ = build()
+    symbols = subprocess.run(
+        ["nm", "-D", "--defined-only", str(result.c_library)],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\n")
+    names = {line.split()[-1] for line in symbols if line}
+    header = (result.directory / "qwen3_engine.h").read_text()
+    assert names == set(re.findall(r"\b(qwen3_engine_\w+)\(", header)) - {"qwen3_engine_h"}
+    needed = subprocess.run(
+        ["readelf", "-d", str(result.c_library)], capture_output=True, text=True, check=True
+    ).stdout
+    assert "NEEDED" in needed
+    assert "python" not in needed.lower()
+
+
+def test_the_module_exports_its_entry_alone(build):
+    """The embedded InfiniCore stays hidden, so that engines with other ones live beside it."""
+    result, _ = build()
+    symbols = subprocess.run(
+        ["nm", "-D", str(result.module)], capture_output=True, text=True, check=True
+    ).stdout.split("\n")
+    defined = [line.split()[-1] for line in symbols if re.search(r" [TWBDRVu] ", line)]
+    assert defined == ["PyInit__engine"]
+    assert not any("infini" in line for line in symbols)
+
+
+def test_an_engine_s_folder_is_a_package(build, checkpoint):
+    result, _ = build()
+    code = (
+        f"import sys; sys.path.insert(0, {str(result.directory.parent)!r})\n"
+        f"from {result.directory.name} import Engine\n"
+        f"engine = Engine.from_checkpoint({str(checkpoint)!r}, show_progress=False)\n"
+        "print(engine.forward([[1, 2, 3]])[0].shape)\n"
+        "print(any(name.startswith('qwen3_codegen') for name in sys.modules))\n"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert output.stdout == "(3, 331)\nFalse\n"
+    assert output.stderr == ""
+
+
+def test_the_case_has_what_these_tests_are_about(compiled):
+    assert compiled.plan.model_name == CASE
+    assert len(compiled.plan.cache_groups) == len(compiled.plan.layer_kinds) == 2
