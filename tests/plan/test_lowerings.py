@@ -16,7 +16,13 @@ from qwen3_codegen.plan.planner import plan_engine
 from qwen3_codegen.plan.portable.lowerings import LOWERINGS
 from qwen3_codegen.plan.records import ActivationCall, AttentionCall, EnginePlan, OperatorCall
 from tests.ir.tiny import ATTENTION, MLP, rope_table, tiny_graph, tiny_spec
-from tests.plan.planning import assert_plan_computes_graph, optimised, request, tiny_plan
+from tests.plan.planning import (
+    assert_plan_computes_graph,
+    case_graph,
+    optimised,
+    request,
+    tiny_plan,
+)
 
 
 def assert_computes(*layer: str, **fields: object) -> EnginePlan:
@@ -84,6 +90,17 @@ def test_gelu_tanh_takes_scratch_for_three_values_per_element():
 def test_scale_is_a_product_with_a_constant_that_is_kept_once():
     plan = assert_computes(*mlp("m = up * 0.37 + gate * 0.37 + gate * 1.9"))
     assert plan.constants == {"scale": 0.37, "scale_1": 1.9}
+
+
+@pytest.mark.parametrize("case_id", ["jiuge-minicpm", "jiuge-fm9g-tied"])
+def test_scale_on_a_device_without_mul_is_the_beta_of_a_gemm(case_id):
+    plan = assert_plan_computes_graph(case_graph(case_id), "cambricon")
+    assert "mul" not in plan.operators
+    regions = (plan.prologue, *plan.layer_kinds, plan.epilogue)
+    scales = [step for region in regions for step in region.steps if "= scale(" in step.text]
+    assert scales
+    for step in scales:
+        assert [call.operator for call in step.actions] == ["rearrange", "rearrange", "gemm"]
 
 
 def test_products_of_whole_values_and_with_one_column():

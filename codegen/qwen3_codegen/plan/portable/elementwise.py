@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.ir.graph import Node
@@ -37,14 +38,46 @@ def lower_binary(node: Node, context: RegionContext) -> Lowered:
 
 
 def lower_scale(node: Node, context: RegionContext) -> Lowered:
-    """``scale`` by a constant: a product with a scalar that is spread over the value."""
+    """``scale`` by a constant: a product with a scalar that is spread over the value.
+
+    Devices without ``mul`` do it with gemm's beta; see ``_scale_by_gemm``.
+    """
     dtype = node.output.type.dtype
-    context.engine.use(node, "mul", c=dtype, a=dtype, b=dtype)
-    factor = context.engine.constant("scale", number(node, "factor"))
+    engine = context.engine
+    if not engine.api.supports("mul", engine.device) and len(node.output.type.shape) == 2:
+        return _scale_by_gemm(node, context)
+    engine.use(node, "mul", c=dtype, a=dtype, b=dtype)
+    factor = engine.constant("scale", number(node, "factor"))
     source = node.inputs["x"]
     definition = _onto(source, node, context)
     spread = spread_scalar(factor, node.output.type)
     return (definition,), (OperatorCall("mul", (_target(node), context.ref(source), spread)),)
+
+
+def _scale_by_gemm(node: Node, context: RegionContext) -> Lowered:
+    """The gemm y = a b + factor · y, where a [rows, 1] and b [1, columns] are zeros."""
+    dtype = node.output.type.dtype
+    engine = context.engine
+    engine.use(node, "gemm", c=dtype, a=dtype, b=dtype)
+    engine.use(node, "rearrange", dst=dtype, src=dtype)
+    rows, columns = node.output.type.shape
+    engine.scratch_columns = max(engine.scratch_columns, row_elements(node.output) + 1)
+    scratch = TensorRef(Origin.BUFFER, "scratch")
+    left = scratch.viewed("rows", 0, rows).viewed("shaped", (rows, 1))
+    right = scratch.viewed("rows", rows, columns).viewed("shaped", (1, columns))
+    zero = engine.constant("zero", 0.0)
+    actions = [
+        OperatorCall(
+            "rearrange", (part, spread_scalar(zero, replace(node.output.type, shape=shape)))
+        )
+        for part, shape in ((left, (rows, 1)), (right, (1, columns)))
+    ]
+    source = context.ref(node.inputs["x"])
+    definition = _onto(node.inputs["x"], node, context)
+    if definition.reference != source:
+        actions.append(OperatorCall("rearrange", (_target(node), source)))
+    gemm = OperatorCall("gemm", (_target(node), left, right), (1.0, number(node, "factor")))
+    return (definition,), (*actions, gemm)
 
 
 def lower_swiglu(node: Node, context: RegionContext) -> Lowered:

@@ -155,9 +155,12 @@ void PortableEngine::check_batch(const Batch& batch) const {
              std::to_string(traits_.vocab_size);
     });
   }
+  int32_t previous = -1;
   for (size_t i = 0; i < batch.logit_rows.size; ++i) {
     const int32_t row = batch.logit_rows[i];
-    require(row >= 0 && static_cast<size_t>(row) < num_tokens, "a logit row is out of range");
+    require(row > previous && static_cast<size_t>(row) < num_tokens,
+            "logit rows must be rows of the step, in ascending order");
+    previous = row;
   }
 }
 
