@@ -24,6 +24,7 @@ HARD_TEXTS: tuple[str, ...] = (
     "こんにちは世界 テスト 안녕하세요 세계",
     "Привет, мир! Ελληνικά العربية עברית ह\u093fन\u094dद\u0940 ไทย",
     "naïve café Ångström \u1e9eß \ufb01 İı ǅ",
+    "Má problémy, zejména činnosti; gelişim mümkün olsun, điều tiểu культур 中文字幕",
     "nai\u0308ve cafe\u0301 A\u030angstro\u0308m \u1100\u1161\u11a8 decomposed",
     "😀👩\u200d👩\u200d👧👍\U0001f3fd🇫🇷 ❤\ufe0f ☕",
     "\u00a0\u2003\u3000\u200b\ufeff\u202eodd spaces\u2028\u2029",

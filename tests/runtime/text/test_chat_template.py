@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer as Backend
+from tokenizers import processors
 
 from qwen3_runtime.checkpoint import open_checkpoint
 from qwen3_runtime.errors import RequestError, TokenizerError
@@ -398,6 +400,18 @@ def test_template_file_wins_over_the_config(make_folder: MakeFolder) -> None:
     tokenizer = tokenizer_of(folder)
     assert tokenizer.apply_chat_template([{"role": "user", "content": "x"}]) == "<s>file"
     assert tokenizer.encode_chat([{"role": "user", "content": "x"}])[0] == 257
+
+
+def test_rendered_conversation_gets_no_second_begin_token(make_folder: MakeFolder) -> None:
+    backend = Backend.from_str(json.dumps(small_backend()))
+    backend.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 257)])
+    folder = make_folder(
+        tokenizer=json.loads(backend.to_str()),
+        tokenizer_config={"bos_token": "<s>", "chat_template": "{{ bos_token }}he"},
+    )
+    tokenizer = tokenizer_of(folder)
+    assert tokenizer.encode("he") == [257, 256]
+    assert tokenizer.encode_chat([{"role": "user", "content": "x"}]) == [257, 256]
 
 
 def test_named_templates_serve_tools(make_folder: MakeFolder) -> None:

@@ -109,7 +109,7 @@ def make_gemma(fields: dict[str, Any]) -> None:
     fields["general.architecture"] = "gemma3"
     fields["tokenizer.ggml.add_space_prefix"] = False
     tokens, kinds = fields["tokenizer.ggml.tokens"], fields["tokenizer.ggml.token_type"]
-    fields["tokenizer.ggml.scores"] = [0.0] * len(tokens)
+    fields["tokenizer.ggml.scores"] = [float(index) for index in range(len(tokens))]
     for index, token in enumerate(tokens):
         if len(token) > 1 and set(token) in ({"\u2581"}, {"\n"}, {"\t"}):
             tokens[index], kinds[index] = token.replace("\u2581", " "), USER_DEFINED
@@ -118,6 +118,9 @@ def make_gemma(fields: dict[str, Any]) -> None:
 def test_smollm2_splits_digits_and_knows_its_special_tokens(smollm2_gguf: Path) -> None:
     tokenizer = loaded(smollm2_gguf)
     assert tokenizer.encode("1234") == [tokenizer.token_id(digit) for digit in "1234"]
+    # Digits are cut off before spaces are shared out, so both spaces stay one token.
+    spaced = [tokenizer.token_id(token) for token in ("a", "\u0120\u0120", "1")]
+    assert tokenizer.encode("a  1") == spaced
     assert tokenizer.encode("<|im_start|>") == [1]
     assert (tokenizer.bos_token_id, tokenizer.eos_token_ids) == (1, (2, 0))
     for text in HARD_TEXTS:
