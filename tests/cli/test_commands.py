@@ -234,6 +234,14 @@ def test_import(cli, checkpoint, tmp_path):
     cli("import", checkpoint, "-o", "mine.yaml", "--force").succeeded()
 
 
+def test_import_into_another_folder_finds_the_architecture_again(cli, checkpoint, model, tmp_path):
+    """A spec's architecture file is looked for beside the spec, --arch in the working folder."""
+    architecture = next(path for path in model.parent.glob("*.yaml") if path != model)
+    given = architecture.relative_to(tmp_path)
+    cli("import", checkpoint, "--arch", given, "-o", "elsewhere/spec.yaml").succeeded()
+    cli("graph", "--spec", "elsewhere/spec.yaml").succeeded()
+
+
 @pytest.mark.compile
 def test_a_closed_pipe_is_no_error(checkpoint, engine_cache, tmp_path):
     ask = command(["specs"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from qwen3_codegen.cli.options import add_override_options, parse_overrides
@@ -48,6 +49,14 @@ def run(args: argparse.Namespace) -> int:
     )
     for note in spec.notes:
         say(f"note: {note}")
-    write_if_changed(output, model_yaml(spec, architecture=args.arch or spec.architecture.name))
+    architecture = _reference(args.arch, output) if args.arch else spec.architecture.name
+    write_if_changed(output, model_yaml(spec, architecture=architecture))
     print(output)
     return 0
+
+
+def _reference(architecture: str, output: Path) -> str:
+    """Returns ``--arch`` as the spec must write it: a file is looked for beside the spec."""
+    if not architecture.endswith((".yaml", ".yml")) or Path(architecture).is_absolute():
+        return architecture
+    return os.path.relpath(Path(architecture).resolve(), output.parent.resolve())
