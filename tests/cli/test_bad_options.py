@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, models
+
+from tests.cli.conftest import command
 
 
 @pytest.mark.parametrize(
@@ -170,6 +176,35 @@ def test_a_prompt_file_that_is_not_text(cli, checkpoint, tmp_path):
     file.write_bytes(b"\xff\xfe")
     error = cli("generate", "--model", checkpoint, "--prompt-file", file).refused()
     assert str(file) in error
+
+
+@pytest.mark.parametrize("name", ["generate", "chat"])
+def test_standard_input_that_is_not_text(name, checkpoint, tmp_path):
+    spoken = _with_a_template(checkpoint, tmp_path / "spoken")
+    ask = command([name, "--model", spoken, "--engine", "interpreter"])
+    # Where the locale is UTF-8 but not C.UTF-8, Python decodes strictly.
+    strict = {**os.environ, "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run(
+        ask, input=b"\xff\n", capture_output=True, env=strict, timeout=60, check=False
+    )
+    error = done.stderr.decode()
+    assert done.returncode == 2, error
+    assert "standard input: the " in error
+    assert "Traceback" not in error
+
+
+def _with_a_template(checkpoint: Path, folder: Path) -> Path:
+    shutil.copytree(checkpoint, folder)
+    tokenizer = Tokenizer(models.BPE({"a": 0}, []))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
+    return folder
+
+
+def test_a_file_that_is_not_text_is_replaced(cli, checkpoint, tmp_path):
+    (tmp_path / "spec.yaml").write_bytes(b"\xff")
+    cli("import", checkpoint, "-o", "spec.yaml", "--force").succeeded()
+    cli("graph", "--spec", "spec.yaml").succeeded()
 
 
 def test_a_spec_whose_names_are_paths(cli, model, tmp_path):

@@ -14,6 +14,7 @@ from qwen3_codegen.cli.model_options import (
     require,
     sampling_params,
 )
+from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.progress import say
 
 if TYPE_CHECKING:
@@ -77,6 +78,10 @@ def _converse(
             text = input()
         except EOFError:
             return 0
+        except UnicodeDecodeError as error:
+            raise CodegenError(
+                "the message is not UTF-8 text", where="standard input", got=error
+            ) from None
         if not text.strip():
             return 0
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qwen3_codegen.cli.model_options import (
@@ -82,14 +82,18 @@ def _prompts(args: argparse.Namespace) -> list[str | Sequence[int]]:
     require(
         not sys.stdin.isatty(), "there is no prompt", "--prompt TEXT, or text on standard input"
     )
-    return [sys.stdin.read().rstrip("\n")]
+    return [_decoded(sys.stdin.read, "standard input").rstrip("\n")]
 
 
 def _text(file: Path) -> str:
+    return _decoded(lambda: file.read_text(encoding="utf-8"), file)
+
+
+def _decoded(read: Callable[[], str], where: object) -> str:
     try:
-        return file.read_text(encoding="utf-8")
+        return read()
     except UnicodeDecodeError as error:
-        raise CodegenError("the prompt file is not UTF-8 text", where=file, got=error) from None
+        raise CodegenError("the prompt is not UTF-8 text", where=where, got=error) from None
 
 
 def _ids(text: str) -> list[int]:
