@@ -1,8 +1,15 @@
 #include "engine/tensor.hpp"
 
+#include <cstdint>
+
 #include "engine/check.hpp"
 
 namespace qwen3 {
+namespace {
+
+constexpr size_t kMaxElements = size_t{PTRDIFF_MAX} / sizeof(float);
+
+}  // namespace
 
 size_t element_size(infiniDtype_t dtype) {
   switch (dtype) {
@@ -22,10 +29,13 @@ Tensor Tensor::contiguous(void* data, infiniDtype_t dtype, std::initializer_list
   tensor.data = static_cast<std::byte*>(data);
   tensor.dtype = dtype;
   for (size_t extent : shape) tensor.shape[tensor.rank++] = extent;
-  ptrdiff_t stride = 1;
+  size_t stride = 1;
   for (size_t axis = tensor.rank; axis-- > 0;) {
-    tensor.strides[axis] = stride;
-    stride *= static_cast<ptrdiff_t>(tensor.shape[axis]);
+    const size_t extent = tensor.shape[axis];
+    tensor.strides[axis] = static_cast<ptrdiff_t>(stride);
+    // A product that wrapped around would pass for a small buffer.
+    require(extent == 0 || stride <= kMaxElements / extent, "a tensor larger than any memory");
+    stride *= extent;
   }
   return tensor;
 }

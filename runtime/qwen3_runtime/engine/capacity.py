@@ -13,6 +13,8 @@ _BUCKET = 64
 """Lengths are padded to this by contiguous caches."""
 _DEFAULT_BATCHED_TOKENS = 512
 _LARGEST_DEFAULT_BUDGET = 2 << 30
+_LARGEST_LIMIT = 2**31 - 1
+"""Positions, rows and slots are int32."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,9 +102,11 @@ def _default_model_len(fitting: int, longest: int, budget: int, per_token: int) 
     return min(longest, fitting)
 
 
-def _require_positive(name: str, value: int) -> None:
-    if value < 1:
-        raise EngineError(f"{name} must be positive", got=value)
+def _require_positive(name: str, value: object) -> None:
+    if type(value) is not int or value < 1:
+        raise EngineError(f"{name} must be positive", got=value, expected="a whole number from 1")
+    if value > _LARGEST_LIMIT:
+        raise EngineError(f"{name} is too large", got=value, expected=f"at most {_LARGEST_LIMIT}")
 
 
 def _available_memory() -> int:

@@ -69,8 +69,8 @@ def test_a_context_beyond_the_model():
 
 def test_a_budget_that_is_too_small():
     needed = FULL.bytes_per_token * 64
+    limits = Limits(max_num_seqs=1, max_model_len=10, kv_cache_memory=needed - 1)
     with pytest.raises(EngineError, match="do not fit kv_cache_memory"):
-        limits = Limits(max_num_seqs=1, max_model_len=10, kv_cache_memory=needed - 1)
         plan_capacity([FULL], 4096, limits)
     with pytest.raises(EngineError, match="no sequence fits"):
         plan_capacity([FULL], 4096, Limits(max_num_seqs=1, kv_cache_memory=needed - 1))

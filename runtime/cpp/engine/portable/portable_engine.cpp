@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -27,6 +28,8 @@ const EngineOptions& checked(const EngineOptions& options, const EngineTraits& t
   require(
       options.max_model_len > 0 && options.max_num_seqs > 0 && options.max_num_batched_tokens > 0,
       "max_model_len, max_num_seqs and max_num_batched_tokens must be positive");
+  require(std::max(options.max_num_seqs, options.max_num_batched_tokens) <= size_t{INT32_MAX},
+          "max_num_seqs and max_num_batched_tokens must fit 32 bits");
   require_else(options.max_model_len <= traits.max_position_embeddings, [&] {
     return "max_model_len " + std::to_string(options.max_model_len) + " is beyond the " +
            std::to_string(traits.max_position_embeddings) +
