@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence as SequenceOf
 
 import numpy as np
@@ -15,10 +16,16 @@ def check_token_ids(engine: Engine, token_ids: SequenceOf[int], index: int) -> l
     """Returns token ids as a list of ints that the engine can take.
 
     Raises:
-        RequestError: The prompt is empty, too long, or holds an id outside the vocabulary.
+        RequestError: The prompt is empty, too long, no list of whole numbers, or holds an id
+            outside the vocabulary.
     """
     where = f"prompt {index}"
-    ids = [int(token) for token in token_ids]
+    try:
+        ids = [operator.index(token) for token in token_ids]
+    except TypeError as error:
+        raise RequestError(
+            "a prompt of token ids is a list of whole numbers", where=where, got=error
+        ) from None
     if not ids:
         raise RequestError("a prompt needs at least one token", where=where)
     if len(ids) > engine.max_model_len:
