@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -125,6 +126,23 @@ def test_the_engine_computes_what_its_plan_says(build, compiled, checkpoint, wei
     ):
         bound = 2e-5 * max(1.0, float(np.abs(expected).max()))
         assert np.abs(actual - expected).max() <= bound
+
+
+def test_whole_sequences_from_two_threads_do_not_share_slots(build, checkpoint):
+    limits = Limits(max_model_len=64, max_num_seqs=2, max_num_batched_tokens=4)
+    engine = engine_class(build()[0].directory).from_checkpoint(
+        checkpoint, limits=limits, show_progress=False
+    )
+    prompts = [[7] * 23, [11, 13] * 12]
+    expected = [engine.forward([prompt])[0] for prompt in prompts]
+
+    def repeat(index: int) -> bool:
+        return all(
+            np.array_equal(engine.forward([prompts[index]])[0], expected[index]) for _ in range(20)
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(repeat, range(2))) == [True, True]
 
 
 def test_the_c_library_exports_its_functions_alone_and_needs_no_python(build):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +46,7 @@ class CompiledEngine:
         self.manifest = manifest
         self.capacity = capacity
         self._cache_groups = cache_groups(manifest)
+        self._slots_in_use = threading.Lock()
 
     @classmethod
     def from_checkpoint(
@@ -116,6 +118,9 @@ class CompiledEngine:
     def forward(self, inputs: Batch | Sequence[Sequence[int]]) -> FloatRows | list[FloatRows]:
         """Runs one step, or whole sequences from their start.
 
+        Whole sequences take the slots from 0 on for themselves; calls with them wait for each
+        other, but batches of one's own must keep out of those slots meanwhile.
+
         Args:
             inputs: A batch, or token ids of some sequences.
 
@@ -127,7 +132,8 @@ class CompiledEngine:
             EngineError: The batch breaks a limit, or an operator failed.
         """
         if not isinstance(inputs, Batch):
-            return prompt_logits(self, inputs)
+            with self._slots_in_use:
+                return prompt_logits(self, inputs)
         logits: FloatRows = self._native.forward(
             inputs.token_ids,
             inputs.positions,

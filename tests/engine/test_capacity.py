@@ -1,0 +1,169 @@
+"""How long and how many sequences may be: numbers counted by hand, and every refusal."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qwen3_runtime.engine import capacity as module
+from qwen3_runtime.engine.batch import CacheGroup
+from qwen3_runtime.engine.capacity import Capacity, Limits, plan_capacity
+from qwen3_runtime.errors import EngineError
+
+
+def group(layers: int = 2, heads: int = 2, head_dim: int = 8, dtype: str = "float32") -> CacheGroup:
+    return CacheGroup(
+        name="full",
+        kind="contiguous",
+        layers=tuple(range(layers)),
+        num_key_value_heads=heads,
+        head_dim=head_dim,
+        window=None,
+        dtype=dtype,
+    )
+
+
+def plan(
+    longest: int = 1000, groups: tuple[CacheGroup, ...] = (group(),), **limits: int
+) -> Capacity:
+    return plan_capacity(groups, longest, Limits(**limits))
+
+
+def refusal(**arguments: int) -> str:
+    with pytest.raises(EngineError) as caught:
+        plan(**arguments)
+    return str(caught.value)
+
+
+def test_bytes_of_a_token():
+    assert group().bytes_per_token == 2 * 2 * 2 * 8 * 4
+    assert group(dtype="bfloat16").bytes_per_token == 2 * 2 * 2 * 8 * 2
+
+
+def test_a_wanted_length_is_padded_to_64_in_memory():
+    found = plan(max_model_len=65, max_num_seqs=3)
+    assert found == Capacity(
+        max_model_len=65,
+        max_num_seqs=3,
+        max_num_batched_tokens=3 * 65,
+        kv_cache_bytes=256 * 3 * 128,
+    )
+
+
+def test_without_a_wanted_length_the_budget_decides():
+    found = plan(kv_cache_memory=256 * 4 * 200, max_num_seqs=4)
+    assert found.max_model_len == 192
+    assert found.kv_cache_bytes == 256 * 4 * 192
+
+
+def test_the_model_bounds_the_length_where_memory_does_not():
+    assert plan(kv_cache_memory=1 << 30, max_num_seqs=1).max_model_len == 1000
+
+
+def test_groups_add_up():
+    found = plan(groups=(group(), group(layers=1)), max_model_len=64, max_num_seqs=1)
+    assert found.kv_cache_bytes == (256 + 128) * 64
+
+
+def test_a_model_without_a_cache_is_bounded_by_itself_alone():
+    found = plan(groups=(), max_num_seqs=2)
+    assert (found.max_model_len, found.kv_cache_bytes) == (1000, 0)
+
+
+@pytest.mark.parametrize(
+    ("limits", "tokens"),
+    [
+        ({"max_model_len": 10, "max_num_seqs": 2}, 20),
+        ({"max_model_len": 1000, "max_num_seqs": 2}, 512),
+        ({"max_model_len": 64, "max_num_seqs": 600}, 600),
+        ({"max_model_len": 64, "max_num_batched_tokens": 7}, 7),
+    ],
+)
+def test_tokens_of_a_step(limits, tokens):
+    assert plan(**limits).max_num_batched_tokens == tokens
+
+
+def test_the_default_budget_is_a_quarter_of_free_memory_up_to_2_gib(monkeypatch):
+    for free, budget in ((1 << 20, 1 << 18), (1 << 40, 2 << 30)):
+        monkeypatch.setattr(module, "_available_memory", lambda free=free: free)
+        length = plan(longest=1 << 40, max_num_seqs=1).max_model_len
+        assert length == budget // 256 // 64 * 64
+
+
+def test_an_explicit_length_may_exceed_the_default_budget(monkeypatch):
+    monkeypatch.setattr(module, "_available_memory", lambda: 4096)
+    assert plan(max_model_len=1000).kv_cache_bytes > 4096
+
+
+def test_free_memory_is_what_the_kernel_says(tmp_path, monkeypatch):
+    meminfo = tmp_path / "meminfo"
+    monkeypatch.setattr(module, "Path", lambda path: {"/proc/meminfo": meminfo}[path])
+    meminfo.write_text("MemTotal: 999 kB\nMemAvailable:   16 kB\n")
+    assert module._available_memory() == 16 * 1024
+    meminfo.write_text("MemTotal: 999 kB\n")
+    assert module._available_memory() == 8 << 30
+    meminfo.unlink()
+    assert module._available_memory() == 8 << 30
+
+
+@pytest.mark.parametrize("name", ["max_num_seqs", "max_model_len", "max_num_batched_tokens"])
+@pytest.mark.parametrize("value", [0, -5])
+def test_limits_are_positive(name, value):
+    limits = {"max_model_len": 64, name: value}
+    assert refusal(**limits) == (
+        f"{name} must be positive\n  got:      {value}\n  expected: a whole number from 1"
+    )
+
+
+@pytest.mark.parametrize("value", [1.5, True, "64"])
+def test_limits_are_whole_numbers(value):
+    assert "expected: a whole number from 1" in refusal(max_num_seqs=value, max_model_len=64)
+
+
+def test_limits_no_engine_can_count():
+    text = refusal(max_num_seqs=1, max_model_len=64, max_num_batched_tokens=1 << 62)
+    assert text.startswith("max_num_batched_tokens is too large\n")
+
+
+def test_longer_than_the_model():
+    assert refusal(max_model_len=1001) == (
+        "max_model_len is beyond what the model was made for\n"
+        "  got:      1001\n"
+        "  expected: at most max_position_embeddings = 1000"
+    )
+
+
+def test_a_length_that_does_not_fit_its_budget():
+    assert refusal(max_model_len=65, max_num_seqs=2, kv_cache_memory=50_000) == (
+        "keys and values do not fit kv_cache_memory\n"
+        "  got:      65536 bytes for 2 sequences of 65 tokens\n"
+        "  expected: at most 50000 bytes\n"
+        "  hint:     a smaller max_model_len or max_num_seqs"
+    )
+
+
+def test_a_budget_nothing_fits():
+    assert refusal(max_num_seqs=2, kv_cache_memory=10_000) == (
+        "no sequence fits the memory for keys and values\n"
+        "  got:      10000 bytes, 512 bytes per token of all sequences\n"
+        "  hint:     a larger kv_cache_memory or a smaller max_num_seqs"
+    )
+
+
+@given(
+    st.integers(1, 10**9),
+    st.integers(1, 100),
+    st.integers(1, 10**5),
+    st.none() | st.integers(1, 10**5),
+)
+def test_what_is_planned_fits_and_holds(memory, max_num_seqs, longest, max_model_len):
+    limits = Limits(max_num_seqs=max_num_seqs, kv_cache_memory=memory, max_model_len=max_model_len)
+    try:
+        found = plan_capacity((group(),), longest, limits)
+    except EngineError:
+        return
+    assert found.kv_cache_bytes <= memory
+    assert found.kv_cache_bytes >= 256 * max_num_seqs * found.max_model_len
+    assert 1 <= found.max_model_len <= longest
+    assert max_model_len in (None, found.max_model_len)
