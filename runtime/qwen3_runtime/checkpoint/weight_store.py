@@ -29,6 +29,8 @@ Progress = Callable[[int, int, str], None]
 
 _MAX_LISTED = 12
 """Kinds of problem spelled out in one error; the rest are counted."""
+_ROWS_COMPARED = 1024
+"""Rows of two matrices in memory at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ class WeightStore:
         checkpoint: Where the tensors come from; must outlive the store.
         bindings: Every weight of the engine.
         ignore: ``fnmatch`` patterns of tensors the checkpoint may hold and no weight needs, such
-            as a tied head stored a second time.
+            as rotary frequencies.
         progress: Told after each weight.
 
     Raises:
@@ -105,7 +107,10 @@ class WeightStore:
         self._pages_in_use: list[str] = []
 
     def check(self) -> None:
-        """Compares the checkpoint with the bindings, reading no tensor.
+        """Compares the checkpoint with the bindings, reading no tensor that is needed only once.
+
+        A tied head may be stored a second time, as published Qwen3 checkpoints do, if it equals
+        what it is tied to.
 
         Raises:
             CheckpointError: Names every tensor that is missing, of another shape or of an element
@@ -125,9 +130,37 @@ class WeightStore:
                 problems.check_tensor(name, expected.get(name), binding)
             problems.check_result(binding, expected)
         for name, info in self._checkpoint.tensors.items():
-            if name not in used and not any(fnmatchcase(name, glob) for glob in self._ignore):
+            ignored = any(fnmatchcase(name, glob) for glob in self._ignore)
+            if name not in used and not ignored and not self._is_second_copy(info):
                 problems.add_leftover(info)
         problems.raise_if_any(self._checkpoint)
+
+    def _is_second_copy(self, info: TensorInfo) -> bool:
+        """Whether a tensor equals a matrix that is used outside the layers, bit for bit."""
+        matrices = [
+            self._checkpoint.tensors.get(name)
+            for binding in self._bindings.values()
+            if binding.layer is None and len(binding.shape) == 2
+            for name in binding.sources
+        ]
+        return any(
+            matrix is not None
+            and (matrix.shape, matrix.dtype) == (info.shape, info.dtype)
+            and self._are_equal(matrix.name, info.name)
+            for matrix in matrices
+        )
+
+    def _are_equal(self, first: str, second: str) -> bool:
+        left, right = self._checkpoint.read(first), self._checkpoint.read(second)
+        parts = range(0, len(left), _ROWS_COMPARED)
+        equal = all(
+            left[row : row + _ROWS_COMPARED].tobytes()
+            == right[row : row + _ROWS_COMPARED].tobytes()
+            for row in parts
+        )
+        for name in (first, second):
+            self._checkpoint.release(name)
+        return equal
 
     def load(self, name: str, layer: int | None = None) -> Array:
         """Computes one weight.

@@ -291,3 +291,27 @@ def test_bindings_must_be_distinct_and_of_a_known_dtype(tmp_path: Path) -> None:
         WeightStore(checkpoint, make_bindings() * 2)
     with pytest.raises(CheckpointError, match="unknown weight dtype"):
         WeightStore(checkpoint, make_bindings("int4"))
+
+
+def test_a_tied_head_may_be_stored_again(tmp_path: Path) -> None:
+    """As in the published Qwen3 0.6B and 1.7B; one that differs belongs to another model."""
+    tensors = make_tensors()
+    tensors["lm_head.weight"] = tensors[EMBED].copy()
+    WeightStore(checkpoint_of(tmp_path, tensors), make_bindings()).check()
+    tensors["lm_head.weight"][-1, -1] *= 2
+    text = problems_of(tmp_path, tensors, make_bindings())
+    assert "lm_head.weight [10, 4] is not used by the engine" in text
+
+
+def test_a_copy_of_another_type_is_left_over(tmp_path: Path) -> None:
+    tensors = make_tensors()
+    tensors["lm_head.weight"] = tensors[EMBED].astype(np.float32)
+    assert "lm_head.weight" in problems_of(tmp_path, tensors, make_bindings())
+
+
+def test_a_copy_of_a_layers_matrix_is_left_over(tmp_path: Path) -> None:
+    """Equal numbers there say nothing: two matrices of a layer play different parts."""
+    tensors = make_tensors()
+    name = "model.layers.0.self_attn.q_proj.weight"
+    tensors["model.layers.0.self_attn.x_proj.weight"] = tensors[name].copy()
+    assert "x_proj" in problems_of(tmp_path, tensors, make_bindings())
