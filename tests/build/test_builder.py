@@ -128,6 +128,27 @@ def test_the_engine_computes_what_its_plan_says(build, compiled, checkpoint, wei
         assert np.abs(actual - expected).max() <= bound
 
 
+def test_attention_takes_the_rows_that_scratch_has_room_for(build, compiled, checkpoint, tmp_path):
+    """With scratch for three rows of the longest context, more of shorter ones."""
+    heads, head_dim, longest = 4, 14, 128
+    whole = "{Attention::scratch_elements(kAttention0, options, kDtype)}"
+    source = compiled.files["engine.cpp"]
+    assert whole in source
+    scratch = head_dim + 3 * heads * (longest + 2 * head_dim)
+    limits = Limits(max_model_len=longest, max_num_seqs=2, max_num_batched_tokens=50)
+    rng = np.random.default_rng(1)
+    prompts = [rng.integers(0, 331, size).tolist() for size in (120, 33)]
+    logits = []
+    for number, text in enumerate((source, source.replace(whole, f"{{{scratch}}}"))):
+        result, _ = build(tmp_path / str(number), engine_cpp=text)
+        engine = engine_class(result.directory).from_checkpoint(
+            checkpoint, limits=limits, show_progress=False
+        )
+        logits.append(engine.forward(prompts))
+    for large, small in zip(*logits, strict=True):
+        np.testing.assert_allclose(small, large, rtol=0, atol=2e-5 * np.abs(large).max())
+
+
 def test_whole_sequences_from_two_threads_do_not_share_slots(build, checkpoint):
     limits = Limits(max_model_len=64, max_num_seqs=2, max_num_batched_tokens=4)
     engine = engine_class(build()[0].directory).from_checkpoint(
