@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer, models
 
+from qwen3_codegen.cli.main import _run
 from tests.cli.conftest import command
 
 
@@ -199,6 +201,16 @@ def _with_a_template(checkpoint: Path, folder: Path) -> Path:
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "chat_template.jinja").write_text("{{ messages }}", encoding="utf-8")
     return folder
+
+
+def test_memory_that_runs_out(capsys):
+    def run(_: argparse.Namespace) -> int:
+        raise MemoryError
+
+    assert _run(argparse.Namespace(run=run)) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: out of memory\n  hint: ")
 
 
 def test_a_file_that_is_not_text_is_replaced(cli, checkpoint, tmp_path):

@@ -35,6 +35,7 @@ first steps:
 """
 
 EXIT_BAD_INPUT = 2
+_MEMORY_HINT = "a smaller model, or a smaller --max-model-len"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,6 +91,9 @@ def _run(namespace: argparse.Namespace) -> int:
         return 0
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
+        return EXIT_BAD_INPUT
+    except MemoryError:
+        print(f"error: out of memory\n  hint:     {_MEMORY_HINT}", file=sys.stderr)
         return EXIT_BAD_INPUT
     return code
 
