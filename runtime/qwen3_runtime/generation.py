@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
@@ -21,8 +20,6 @@ from qwen3_runtime.text import IncrementalDetokenizer, StopChecker, Tokenizer
 Prompt: TypeAlias = str | SequenceOf[int]
 Message: TypeAlias = Mapping[str, object]
 OnText: TypeAlias = Callable[[int, str], None]
-
-_MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +138,7 @@ class Generator:
             params=params,
             num_prompt_tokens=len(ids),
             max_tokens=room if params.max_tokens is None else min(room, params.max_tokens),
-            seed=random.randint(0, _MAX_SEED) if params.seed is None else params.seed,
+            seed=params.seed_or_new(),
             end_token_ids=frozenset() if params.ignore_eos else self._end_token_ids,
             detokenizer=self._tokenizer.stream() if self._tokenizer else None,
             stop=StopChecker(params.stop),
