@@ -45,14 +45,14 @@ infiniStatus_t DeviceMemory::set_device_count(infiniDevice_t type, int count) {
     return fail(INFINI_STATUS_NOT_IMPLEMENTED, "emulation needs 64-bit addresses");
   }
   std::lock_guard<std::mutex> lock(mutex_);
-  counts_[type] = count;
+  counts_[static_cast<std::size_t>(type)] = count;
   return kSuccess;
 }
 
 int DeviceMemory::device_count(infiniDevice_t type) const {
+  const auto index = static_cast<std::size_t>(type);
   std::lock_guard<std::mutex> lock(mutex_);
-  const auto found = counts_.find(type);
-  return found == counts_.end() ? 0 : found->second;
+  return index < counts_.size() ? counts_[index] : 0;
 }
 
 infiniStatus_t DeviceMemory::allocate(const DeviceId& device, std::size_t size, void** pointer) {

@@ -4,6 +4,7 @@
 // ARM64: host code that uses it faults. The tag names the device type.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -46,7 +47,7 @@ class DeviceMemory {
   };
 
   mutable std::mutex mutex_;
-  std::map<infiniDevice_t, int> counts_;
+  std::array<int, INFINI_DEVICE_TYPE_COUNT> counts_{};  // by device type
   std::map<std::uintptr_t, Block> blocks_;  // by untagged address
   std::map<std::uintptr_t, DeviceId> streams_;
   std::uintptr_t next_stream_ = 1;
