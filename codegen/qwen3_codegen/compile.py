@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from qwen3_codegen.build.builder import BuildRequest, BuildResult, build_engine
@@ -28,6 +28,7 @@ from qwen3_codegen.plan.planner import PlanRequest, plan_engine
 from qwen3_codegen.plan.records import EnginePlan, TargetPlan
 from qwen3_codegen.spec.device import DeviceSpec
 from qwen3_codegen.spec.model import ModelSpec
+from qwen3_codegen.spec.resolve import with_dtype
 
 EMBEDDED = "embedded"
 _MODULE_NAME = re.compile(r"[^a-z0-9]+")
@@ -86,7 +87,7 @@ def plan_model(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> 
     Raises:
         CodegenError: The model or a choice does not fit the device.
     """
-    spec = replace(spec, dtype=_dtype(spec, device, options))
+    spec = with_dtype(spec, _dtype(spec, device, options))
     installed = _installed(options)
     api = load_api(_release(device, options, installed))
     emulated = not device.is_host and installed is None
@@ -109,8 +110,8 @@ def plan_model(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> 
         digests={"spec": content_digest(spec), "device": content_digest(device)},
     )
     plan = plan_engine(make_graph(spec, options.dump_ir), request)
-    regenerate = f"qwen3-codegen build --spec {spec.name} --dev {device.label}"
-    return CompiledPlan(plan, api, emit_engine(plan, api, regenerate), installed)
+    command = _command(spec, device, options)
+    return CompiledPlan(plan, api, emit_engine(plan, api, command), installed)
 
 
 def emit_model(compiled: CompiledPlan, out: Path) -> Path:
@@ -151,6 +152,18 @@ def build_model(
         installed=compiled.installed,
     )
     return build_engine(directory, compiled.files, request, notify)
+
+
+def _command(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> str:
+    """The command line that makes an engine again, without paths of this machine."""
+    words = ["qwen3-codegen build", f"--spec {spec.name}", f"--dev {device.label}"]
+    if options.dtype is not None:
+        words.append(f"--dtype {options.dtype.value}")
+    if options.infinicore != EMBEDDED:
+        words.append(f"--infinicore {Path(options.infinicore).name}")
+    if options.release is not None:
+        words.append(f"--infinicore-api {options.release}")
+    return " ".join(words)
 
 
 def _dtype(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> DType:

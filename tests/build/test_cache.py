@@ -46,6 +46,8 @@ def test_source_texts_hold_paths_and_contents_in_order(tmp_path):
     (tmp_path / "a.hpp").write_text("one")
     (tmp_path / "c.md").write_text("not a source")
     assert source_texts(tmp_path, (".hpp", ".cpp")) == ["a.hpp\none", "b/x.cpp\ntwo"]
+    (tmp_path / "a.hpp").write_bytes("\u4e2d".encode("gbk"))
+    assert source_texts(tmp_path, (".hpp",)) == ["a.hpp\n\\xd6\\xd0"]
 
 
 # ---- folders --------------------------------------------------------------------------------

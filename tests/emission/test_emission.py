@@ -14,6 +14,7 @@ import pytest
 from jinja2 import meta
 
 from qwen3_codegen.compile import CompileOptions, plan_model
+from qwen3_codegen.dtypes import DType
 from qwen3_codegen.emission import render, views
 from qwen3_codegen.emission.cpp import WIDTH
 from qwen3_codegen.emission.emit import emit_engine
@@ -220,6 +221,16 @@ def test_an_engine_without_attention_or_rope():
     files = emit(tiny_plan(MLP))
     for name in ("engine.cpp", "engine.hpp"):
         assert not re.search(r"Attention|attention_0|[Rr]ope", files[name])
+
+
+def test_the_head_says_how_to_make_it_again():
+    spec, device = load_model("qwen3-1.7b"), load_device("mlu")
+    plain = plan_model(spec, device, CompileOptions()).files["engine.cpp"]
+    assert "\n//   qwen3-codegen build --spec qwen3-1.7b --dev mlu\n" in plain
+    options = CompileOptions(dtype=DType.F16, release="2026-08")
+    chosen = plan_model(spec, device, options).files["engine.cpp"]
+    command = "--spec qwen3-1.7b --dev mlu --dtype float16 --infinicore-api 2026-08"
+    assert f"\n//   qwen3-codegen build {command}\n" in chosen
 
 
 def test_steps_say_which_line_they_carry_out():

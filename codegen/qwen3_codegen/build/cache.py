@@ -24,9 +24,15 @@ def content_key(parts: Iterable[str]) -> str:
 
 
 def source_texts(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
-    """Returns paths and texts of the files below a folder, sorted by path."""
+    """Returns paths and texts of the files below a folder, sorted by path.
+
+    Vendors' headers need not be UTF-8; bytes that are not stand escaped.
+    """
     files = sorted(path for path in folder.rglob("*") if path.suffix in suffixes)
-    return [f"{path.relative_to(folder)}\n{path.read_text(encoding='utf-8')}" for path in files]
+    texts = (path.read_text(encoding="utf-8", errors="backslashreplace") for path in files)
+    return [
+        f"{path.relative_to(folder)}\n{text}" for path, text in zip(files, texts, strict=True)
+    ]
 
 
 def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
