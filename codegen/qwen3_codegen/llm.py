@@ -14,7 +14,7 @@ from qwen3_codegen.ir.interpreter import Interpreter
 from qwen3_codegen.ir.weights import weight_bindings
 from qwen3_codegen.paths import cache_dir
 from qwen3_codegen.progress import status
-from qwen3_codegen.spec.catalog import load_model
+from qwen3_codegen.spec.catalog import load_checkpoint_model
 from qwen3_codegen.spec.device import load_device, parse_dtype
 from qwen3_codegen.spec.model import ModelSpec
 from qwen3_runtime.checkpoint import Checkpoint, open_checkpoint
@@ -80,7 +80,7 @@ class LLM:
         show_progress: bool = True,
     ) -> None:
         _refuse(quant, ndev, engine)
-        self.spec = load_model(
+        self.spec = load_checkpoint_model(
             str(model),
             overrides=overrides,
             ignore_config_keys=tuple(ignore_config_keys),
@@ -99,17 +99,17 @@ class LLM:
             kv_cache_memory=kv_cache_memory,
         )
         self._checkpoint: Checkpoint = open_checkpoint(Path(model))
-        try:
+        try:  # small files first: what is wrong with them is said before minutes of compiling
+            self.default_sampling_params: SamplingParams = default_sampling_params(self._checkpoint)
+            self.tokenizer: Tokenizer | None = load_tokenizer(self._checkpoint)
             self.engine: Engine = (
                 _compiled(self.spec, self._checkpoint, dev, options, limits, show_progress)
                 if engine == "compiled"
                 else _interpreter(self.spec, self._checkpoint, limits)
             )
-            self.tokenizer: Tokenizer | None = load_tokenizer(self._checkpoint)
         except BaseException:
             self._checkpoint.close()
             raise
-        self.default_sampling_params: SamplingParams = default_sampling_params(self._checkpoint)
         self._generator = Generator(self.engine, self.tokenizer, self._checkpoint)
 
     def generate(
