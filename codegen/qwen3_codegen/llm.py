@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -22,8 +24,9 @@ from qwen3_runtime.engine.batch import Engine, FloatRows
 from qwen3_runtime.engine.capacity import Limits, plan_capacity
 from qwen3_runtime.engine.compiled import check_fit, check_weights, engine_class
 from qwen3_runtime.engine.prefill import prompt_logits
+from qwen3_runtime.errors import EngineError
 from qwen3_runtime.generation import Generator, Message, OnText, Prompt, RequestOutput
-from qwen3_runtime.generation_config import default_sampling_params
+from qwen3_runtime.generation_config import default_sampling_params, sampling_notes
 from qwen3_runtime.sampling import SamplingParams
 from qwen3_runtime.text import Tokenizer, load_tokenizer
 
@@ -31,7 +34,7 @@ ENGINES = ("compiled", "interpreter")
 
 
 class LLM:
-    """A model ready to generate.
+    """A model ready to generate; calls from several threads take turns.
 
     Args:
         model: Hugging Face folder or GGUF file.
@@ -111,6 +114,25 @@ class LLM:
             self._checkpoint.close()
             raise
         self._generator = Generator(self.engine, self.tokenizer, self._checkpoint)
+        self._lock = threading.Lock()
+        self._owner: int | None = None
+        self.notes: tuple[str, ...] = (*self.spec.notes, *sampling_notes(self._checkpoint))
+        """One-line facts the user should know about this model."""
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Calls of several threads take turns: each uses the cache's slots from the first on."""
+        if self._owner == threading.get_ident():
+            raise EngineError(
+                "the model is busy with a call of this very thread",
+                hint="on_text must not call the model",
+            )
+        with self._lock:
+            self._owner = threading.get_ident()
+            try:
+                yield
+            finally:
+                self._owner = None
 
     def generate(
         self,
@@ -133,7 +155,8 @@ class LLM:
             RequestError: A prompt or its parameters cannot be served.
         """
         params = self.default_sampling_params if sampling_params is None else sampling_params
-        return self._generator.generate(prompts, params, on_text=on_text)
+        with self._turn():
+            return self._generator.generate(prompts, params, on_text=on_text)
 
     def chat(
         self,
@@ -158,13 +181,15 @@ class LLM:
             RequestError: The conversation is too long.
         """
         params = self.default_sampling_params if sampling_params is None else sampling_params
-        return self._generator.chat(
-            messages, params, tools=tools, on_text=on_text, **template_arguments
-        )
+        with self._turn():
+            return self._generator.chat(
+                messages, params, tools=tools, on_text=on_text, **template_arguments
+            )
 
     def logits(self, prompts: Sequence[Sequence[int]]) -> list[FloatRows]:
         """Returns float32 logits ``[num_tokens, vocab_size]`` of each prompt, as mixed batches."""
-        return prompt_logits(self.engine, prompts)
+        with self._turn():
+            return prompt_logits(self.engine, prompts)
 
     def close(self) -> None:
         """Closes the checkpoint's files; the engine keeps its own copy of the weights."""

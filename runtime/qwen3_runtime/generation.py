@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import TypeAlias
 
 from qwen3_runtime.checkpoint import Checkpoint
@@ -181,7 +182,7 @@ def _as_list(prompts: Prompt | SequenceOf[Prompt]) -> list[Prompt]:
     if isinstance(prompts, str):
         return [prompts]
     items: list[Prompt] = list(prompts)  # type: ignore[arg-type] # told apart by the elements
-    if items and all(isinstance(item, int) for item in items):
+    if items and all(isinstance(item, Integral) for item in items):
         return [items]  # type: ignore[list-item] # one list of token ids
     return items
 

@@ -8,7 +8,17 @@ from qwen3_runtime.checkpoint.base import Checkpoint
 from qwen3_runtime.errors import CheckpointError, RequestError
 from qwen3_runtime.sampling.params import SamplingParams
 
-__all__ = ["default_sampling_params", "end_token_ids"]
+__all__ = ["default_sampling_params", "end_token_ids", "sampling_notes"]
+
+_NOT_HONOURED = {
+    "min_p": 0.0,
+    "typical_p": 1.0,
+    "repetition_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "num_beams": 1,
+    "penalty_alpha": 0.0,
+}
+"""Recommendations that sampling does not know, with the value at which they change nothing."""
 
 
 def default_sampling_params(checkpoint: Checkpoint) -> SamplingParams:
@@ -34,6 +44,16 @@ def default_sampling_params(checkpoint: Checkpoint) -> SamplingParams:
             got=error.got,
             expected=error.expected,
         ) from None
+
+
+def sampling_notes(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Returns a line for every recommendation of the model's makers that has no effect here."""
+    config = checkpoint.generation_config
+    return tuple(
+        f"generation_config: {name} {config[name]} has no effect, sampling does not know it"
+        for name, neutral in _NOT_HONOURED.items()
+        if config.get(name) not in (None, neutral)
+    )
 
 
 def end_token_ids(checkpoint: Checkpoint) -> tuple[int, ...]:

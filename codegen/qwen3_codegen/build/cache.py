@@ -30,9 +30,7 @@ def source_texts(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     """
     files = sorted(path for path in folder.rglob("*") if path.suffix in suffixes)
     texts = (path.read_text(encoding="utf-8", errors="backslashreplace") for path in files)
-    return [
-        f"{path.relative_to(folder)}\n{text}" for path, text in zip(files, texts, strict=True)
-    ]
+    return [f"{path.relative_to(folder)}\n{text}" for path, text in zip(files, texts, strict=True)]
 
 
 def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:

@@ -16,6 +16,7 @@ from qwen3_codegen.cli.model_options import (
 )
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.progress import say
+from qwen3_runtime.errors import RequestError
 
 if TYPE_CHECKING:
     from qwen3_codegen.llm import LLM
@@ -89,6 +90,9 @@ def _converse(
         except KeyboardInterrupt:
             messages.pop()
             say("\nstopped")
+        except RequestError as error:
+            messages.pop()
+            say(f"error: {error}")
 
 
 def _answer(

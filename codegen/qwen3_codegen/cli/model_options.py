@@ -76,7 +76,7 @@ def open_model(args: argparse.Namespace, max_num_seqs: int) -> LLM:
         infinicore_api=args.infinicore_api,
         isa=args.isa,
     )
-    for note in llm.spec.notes:
+    for note in llm.notes:
         say(f"note: {note}")
     say(
         f"{llm.spec.name}: ready in {time.monotonic() - started:.1f} s, "

@@ -1,0 +1,63 @@
+"""``LLM`` itself: turns of several threads, and what is said about settings without effect."""
+
+import json
+import shutil
+import threading
+
+import numpy as np
+import pytest
+
+from qwen3_codegen import LLM, SamplingParams
+from qwen3_runtime.errors import EngineError
+
+PROMPTS = ([3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8], [1, 6, 1, 8, 0, 3, 3])
+
+
+@pytest.fixture
+def llm(reference):
+    with LLM(reference("qwen3-window-3").path, engine="interpreter", max_num_seqs=2) as model:
+        yield model
+
+
+def test_threads_take_turns(llm):
+    alone = [llm.logits([prompt])[0] for prompt in PROMPTS]
+    found = [None] * len(PROMPTS)
+    start = threading.Barrier(len(PROMPTS))
+
+    def ask(index):
+        start.wait()
+        for _ in range(5):
+            found[index] = llm.logits([PROMPTS[index]])[0]
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(len(PROMPTS))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, other in zip(alone, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_call_within_a_call_is_refused_and_leaves_the_model_usable(llm):
+    greedy = SamplingParams(temperature=0.0, max_tokens=2)
+    with llm._turn(), pytest.raises(EngineError, match="busy with a call of this very thread"):
+        llm.generate([PROMPTS[0]], greedy)
+    assert len(llm.generate([PROMPTS[0]], greedy)[0].token_ids) == 2
+
+
+def test_recommendations_without_effect_are_named(reference, tmp_path):
+    folder = shutil.copytree(reference("qwen3-window-3").path, tmp_path / "model")
+    recommended = {"repetition_penalty": 1.05, "min_p": 0.0, "temperature": 0.5}
+    (folder / "generation_config.json").write_text(json.dumps(recommended), encoding="utf-8")
+    with LLM(folder, engine="interpreter") as model:
+        assert [note for note in model.notes if "generation_config" in note] == [
+            "generation_config: repetition_penalty 1.05 has no effect, sampling does not know it"
+        ]
+        assert model.default_sampling_params.temperature == 0.5
+
+
+def test_token_ids_may_come_as_an_array(llm):
+    greedy = SamplingParams(temperature=0.0, max_tokens=3)
+    (from_list,) = llm.generate(list(PROMPTS[0]), greedy)
+    (from_array,) = llm.generate(np.array(PROMPTS[0]), greedy)
+    assert from_array == from_list
