@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from qwen3_codegen.build.builder import build_engine
+from qwen3_codegen.compile import CompileOptions, plan_model
+from qwen3_codegen.spec.device import load_device
 from qwen3_runtime.checkpoint import WeightStore, open_checkpoint
 from qwen3_runtime.engine.batch import Batch, CachePlaces
 from qwen3_runtime.engine.capacity import Limits
 from qwen3_runtime.engine.compiled import engine_class
 from qwen3_runtime.engine.manifest import read_manifest, weight_bindings
+from tests.plan.planning import case_spec
 
 pytestmark = pytest.mark.compile
 
@@ -97,6 +103,59 @@ def test_a_weight_of_another_size_is_none(program, weight_files):
     run = subprocess.run([str(program), str(weight_files)], capture_output=True, check=False)
     assert run.returncode == 1
     assert b"weight norm (208 bytes) was not given" in run.stderr
+
+
+READ_WEIGHT = ctypes.CFUNCTYPE(
+    ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_size_t
+)
+
+
+class Options(ctypes.Structure):
+    _fields_ = (
+        ("max_model_len", ctypes.c_size_t),
+        ("max_num_seqs", ctypes.c_size_t),
+        ("max_num_batched_tokens", ctypes.c_size_t),
+        ("device_id", ctypes.c_int),
+        ("read_weight", READ_WEIGHT),
+        ("context", ctypes.c_void_p),
+    )
+
+
+def test_two_libraries_live_in_one_process(build, build_request, tmp_path):
+    """Both export the same names; each answers for its own engine."""
+    other = plan_model(case_spec("qwen3-gqa-7x2"), load_device("cpu"), CompileOptions())
+    folder = tmp_path / other.plan.module_name
+    libraries = [
+        ctypes.CDLL(str(path), mode=os.RTLD_LOCAL | os.RTLD_NOW)
+        for path in (
+            build()[0].c_library,
+            build_engine(folder, other.files, build_request, print).c_library,
+        )
+    ]
+    kept = []
+
+    def zeros(_context, _name, _layer, num_bytes):
+        kept.append(ctypes.create_string_buffer(num_bytes))
+        return ctypes.addressof(kept[-1])
+
+    engines = []
+    for library in libraries:
+        library.qwen3_engine_vocab_size.restype = ctypes.c_size_t
+        library.qwen3_engine_last_error.restype = ctypes.c_char_p
+        engines.append(ctypes.c_void_p())
+        options = Options(64, 1, 8, 0, READ_WEIGHT(zeros), None)
+        created = library.qwen3_engine_create(ctypes.byref(options), ctypes.byref(engines[-1]))
+        assert created == 0, library.qwen3_engine_last_error()
+    sizes = [
+        library.qwen3_engine_vocab_size(engine)
+        for library, engine in zip(libraries, engines, strict=True)
+    ]
+    assert sizes == [331, 257]
+    assert libraries[0].qwen3_engine_forward(None, None, None, ctypes.c_size_t(0)) == 1
+    assert libraries[0].qwen3_engine_last_error() == b"engine or batch is null"
+    assert libraries[1].qwen3_engine_last_error() == b""
+    for library, engine in zip(libraries, engines, strict=True):
+        library.qwen3_engine_destroy(engine)
 
 
 @pytest.mark.parametrize("compiler", [["gcc", *STRICT], ["g++", "-std=c++17", *STRICT[1:]]])
