@@ -301,11 +301,17 @@ HOSTILE = {
 }
 
 
+ENDED_BY_THE_CLOCK = {"nested loops", "hoarding by split"} | {
+    f"doubling {how}" for how in ("a list", "by dict", "by tojson", "by varargs")
+}
+
+
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_template_gets_an_error_in_bounded_time_and_memory(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(template_limits, "MAX_SECONDS", 1.0)
+    if name in ENDED_BY_THE_CLOCK:
+        monkeypatch.setattr(template_limits, "MAX_SECONDS", 1.0)
     tracemalloc.start()
     started = time.monotonic()
     with pytest.raises((TokenizerError, RequestError)) as caught:
