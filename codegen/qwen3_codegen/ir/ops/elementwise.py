@@ -114,7 +114,7 @@ SCALE = OpDef(
     result="the shape of x",
     shape_rule=same_as("x"),
     reference=_scale,
-    lowerings={"portable": calls("mul")},
+    lowerings={"portable": calls("mul", "gemm", "rearrange")},
 )
 
 SWIGLU = OpDef(

@@ -79,5 +79,5 @@ LINEAR = OpDef(
     result="[rows, out_features]",
     shape_rule=_linear_shape,
     reference=_linear,
-    lowerings={"portable": calls("gemm", "rearrange")},
+    lowerings={"portable": calls("gemm", "rearrange", "add")},
 )

@@ -73,7 +73,7 @@ RMS_NORM = OpDef(
     result="the shape of x",
     shape_rule=_norm_shape,
     reference=_rms_norm,
-    lowerings={"portable": calls("rms_norm")},
+    lowerings={"portable": calls("rms_norm", "rearrange")},
 )
 
 LAYER_NORM = OpDef(
