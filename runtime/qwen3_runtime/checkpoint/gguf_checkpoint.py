@@ -16,12 +16,9 @@ from qwen3_runtime.checkpoint.gguf_architectures import (
     GLOBAL_NAMES,
     GgufArchitecture,
 )
-from qwen3_runtime.checkpoint.gguf_config import (
-    GgufHeader,
-    config_from_header,
-    generation_config_from_header,
-)
+from qwen3_runtime.checkpoint.gguf_config import config_from_header, generation_config_from_header
 from qwen3_runtime.checkpoint.gguf_file import GgufFile, GgufTensor
+from qwen3_runtime.checkpoint.gguf_header import GgufHeader
 from qwen3_runtime.checkpoint.tensor import Array, TensorInfo
 from qwen3_runtime.errors import CheckpointError
 
