@@ -8,13 +8,17 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from qwen3_codegen.build.builder import runtime_key
-from qwen3_codegen.build.toolchain import instruction_set
+from qwen3_codegen.build.toolchain import find_toolchain, instruction_set
+from qwen3_codegen.emission.render import write_files
 from qwen3_codegen.errors import BuildError
+from qwen3_codegen.infinicore.headers import write_headers
+from qwen3_codegen.paths import cpp_dir
 from qwen3_runtime.engine.capacity import Limits
 from qwen3_runtime.engine.compiled import engine_class
 from qwen3_runtime.engine.prefill import prompt_logits
@@ -209,6 +213,41 @@ def test_an_engine_s_folder_is_a_package(build, checkpoint):
     )
     assert output.stdout == "(3, 331)\nFalse\n"
     assert output.stderr == ""
+
+
+def cmake(source: Path, build: Path, **definitions: str) -> subprocess.CompletedProcess[str]:
+    options = [f"-D{name}={value}" for name, value in definitions.items()]
+    command = [str(find_toolchain().cmake), "-S", str(source), "-B", str(build), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_plain_cmake_compiles_against_installed_headers(compiled, tmp_path):
+    """What a vendor does by hand; linking would need the vendor's libraries."""
+    source, headers = tmp_path / "engine", tmp_path / "include"
+    write_files(source, compiled.files)
+    write_headers("0.1.0", headers)
+    configured = cmake(
+        source,
+        tmp_path / "build",
+        QWEN3_CPP_DIR=str(cpp_dir()),
+        QWEN3_PYTHON="OFF",
+        QWEN3_INFINICORE_HEADERS=str(headers),
+        QWEN3_INFINI_LIBRARIES="/opt/infini/lib/libinfiniop.so",
+        CMAKE_BUILD_TYPE="Debug",
+    )
+    assert configured.returncode == 0, configured.stderr
+    assert "Python" not in configured.stdout
+    command = [str(find_toolchain().cmake), "--build", str(tmp_path / "build"), "--target"]
+    targets = ["qwen3_engine_base", f"{compiled.plan.module_name}_objects"]
+    built = subprocess.run([*command, *targets], capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout
+
+
+def test_plain_cmake_without_the_runtime_s_sources_says_so(compiled, tmp_path):
+    write_files(tmp_path / "engine", compiled.files)
+    configured = cmake(tmp_path / "engine", tmp_path / "build")
+    assert configured.returncode != 0
+    assert "which does not hold the" in configured.stderr
 
 
 def test_the_case_has_what_these_tests_are_about(compiled):
