@@ -59,7 +59,8 @@ def main(sizes: list[str]) -> None:
         )
         ours, theirs = (speeds(run([name, *sizes])) for name in (embedded_program, real_program))
     print(
-        f"{'':12}{'embedded':>12}{'real 0.1.0':>12}{'ratio':>8}   GFLOP/s, N={sizes[0]} K={sizes[1]}"
+        f"{'':12}{'embedded':>12}{'real 0.1.0':>12}{'ratio':>8}   "
+        f"GFLOP/s, N={sizes[0]} K={sizes[1]}"
     )
     for (name, rows), speed in ours.items():
         other = theirs[name, rows]
