@@ -48,7 +48,7 @@ class DeviceMemory {
 
   mutable std::mutex mutex_;
   std::array<int, INFINI_DEVICE_TYPE_COUNT> counts_{};  // by device type
-  std::map<std::uintptr_t, Block> blocks_;  // by untagged address
+  std::map<std::uintptr_t, Block> blocks_;              // by untagged address
   std::map<std::uintptr_t, DeviceId> streams_;
   std::uintptr_t next_stream_ = 1;
   std::size_t live_bytes_ = 0;
