@@ -24,11 +24,11 @@ COMPILED = [case for case in CASES if case.id not in REFUSED]
 GREEDY = SamplingParams(temperature=0.0, max_tokens=GREEDY_STEPS, ignore_eos=True)
 
 
-def assert_parity(llm: LLM, model: ReferenceModel) -> None:
+def assert_parity(llm: LLM, model: ReferenceModel, *, most_bounds: float = 1.0) -> None:
     """All prompts of a case and one across a length bucket, as one batch; then greedy tokens."""
     prompts = [*model.prompts(), model.prompt(length=83, index=3)]
     for prompt, actual in zip(prompts, llm.logits(prompts), strict=True):
-        assert_logits_match(actual, model.logits(prompt))
+        assert_logits_match(actual, model.logits(prompt), most_bounds=most_bounds)
     assert_greedy_parity(llm, model)
 
 
@@ -52,7 +52,9 @@ def test_embedded_infinicore(case, reference, open_llm):
 @pytest.mark.parametrize("case", COMPILED, ids=str)
 def test_real_infinicore(case, reference, open_llm, real_infinicore):
     model = reference(case)
-    assert_parity(open_llm(model.path, infinicore=real_infinicore), model)
+    # Its sums run over one float, element after element: the tokens must be the same, the logits
+    # may lie a little further off.
+    assert_parity(open_llm(model.path, infinicore=real_infinicore), model, most_bounds=4.0)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
