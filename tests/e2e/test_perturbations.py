@@ -44,7 +44,7 @@ NAMED = {
         r"the next row of: weights_\.lm_head",
         r"other columns in: .*v_proj",
     ],
-    "jiuge-minicpm": [
+    "jiuge-fm9g-tied": [
         r"another number in: ops_\.gemm\(.*o_proj.*0\.98\d+f",
         r"another number in: .*3\.3f",
         r"dropped: ops_\.gemm\(.*down_proj",
