@@ -217,6 +217,7 @@ def _plain(value: object) -> object:
 
 
 __all__ = [
+    "EMBEDDED",
     "CompileOptions",
     "CompiledPlan",
     "build_model",

@@ -10,7 +10,13 @@ from pathlib import Path
 from types import TracebackType
 
 from qwen3_codegen.build.cache import content_key
-from qwen3_codegen.compile import CompileOptions, build_model, make_graph, plan_model
+from qwen3_codegen.compile import (
+    EMBEDDED,
+    CompileOptions,
+    build_model,
+    make_graph,
+    plan_model,
+)
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.ir.interpreter import Interpreter
 from qwen3_codegen.ir.weights import weight_bindings
@@ -103,7 +109,9 @@ class LLM:
         )
         self._checkpoint: Checkpoint = open_checkpoint(Path(model))
         try:  # small files first: what is wrong with them is said before minutes of compiling
-            self.default_sampling_params: SamplingParams = default_sampling_params(self._checkpoint)
+            self.default_sampling_params: SamplingParams = default_sampling_params(
+                self._checkpoint, self.spec.chat.sampling
+            )
             self.tokenizer: Tokenizer | None = load_tokenizer(self._checkpoint)
             self.engine: Engine = (
                 _compiled(self.spec, self._checkpoint, dev, options, limits, show_progress)
@@ -116,7 +124,11 @@ class LLM:
         self._generator = Generator(self.engine, self.tokenizer, self._checkpoint)
         self._lock = threading.Lock()
         self._owner: int | None = None
-        self.notes: tuple[str, ...] = (*self.spec.notes, *sampling_notes(self._checkpoint))
+        self.notes: tuple[str, ...] = (
+            *self.spec.notes,
+            *_longrope_notes(self.spec, self.engine.max_model_len),
+            *sampling_notes(self._checkpoint),
+        )
         """One-line facts the user should know about this model."""
 
     @contextmanager
@@ -183,8 +195,18 @@ class LLM:
         params = self.default_sampling_params if sampling_params is None else sampling_params
         with self._turn():
             return self._generator.chat(
-                messages, params, tools=tools, on_text=on_text, **template_arguments
+                self._with_system_prompt(messages),
+                params,
+                tools=tools,
+                on_text=on_text,
+                **template_arguments,
             )
+
+    def _with_system_prompt(self, messages: Sequence[Message]) -> Sequence[Message]:
+        prompt = self.spec.chat.system_prompt
+        if prompt is None or any(message.get("role") == "system" for message in messages):
+            return messages
+        return [{"role": "system", "content": prompt}, *messages]
 
     def logits(self, prompts: Sequence[Sequence[int]]) -> list[FloatRows]:
         """Returns float32 logits ``[num_tokens, vocab_size]`` of each prompt, as mixed batches."""
@@ -220,6 +242,17 @@ def _refuse(quant: str | None, ndev: int, engine: str) -> None:
         raise CodegenError(f"unknown engine '{engine}'", expected=", ".join(ENGINES))
 
 
+def _longrope_notes(spec: ModelSpec, max_model_len: int) -> Iterator[str]:
+    """Answers differ with the table even where they are short, so the choice is said."""
+    for table in spec.rope.values():
+        if table.long_threshold is not None:
+            chosen = "long" if max_model_len > table.long_threshold else "short"
+            yield (
+                f"longrope: the {chosen} factors apply, because max_model_len is {max_model_len} "
+                f"(long above {table.long_threshold})"
+            )
+
+
 def _compiled(
     spec: ModelSpec,
     checkpoint: Checkpoint,
@@ -230,7 +263,8 @@ def _compiled(
 ) -> Engine:
     compiled = plan_model(spec, load_device(dev), options)
     check_fit(json.loads(compiled.files["manifest.json"]), checkpoint, limits)
-    key = content_key([*compiled.files.values(), options.isa, options.infinicore])
+    infinicore = compiled.installed.root if compiled.installed else EMBEDDED
+    key = content_key([*compiled.files.values(), options.isa, str(infinicore)])
     with status() as notify:
         result = build_model(compiled, cache_dir() / "models" / key, options, notify)
     return engine_class(result.directory).from_checkpoint(

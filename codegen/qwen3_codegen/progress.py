@@ -6,12 +6,20 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["say", "status"]
+__all__ = ["format_bytes", "say", "status"]
 
 
 def say(text: str) -> None:
     """Tells the user something; standard output stays for results."""
     print(text, file=sys.stderr)
+
+
+def format_bytes(count: int) -> str:
+    """Returns a number of bytes as people read it: ``3.44 GB``, ``114.7 kB``, ``96 bytes``."""
+    for size, unit, digits in ((1e9, "GB", 2), (1e6, "MB", 1), (1e3, "kB", 1)):
+        if count >= size:
+            return f"{count / size:.{digits}f} {unit}"
+    return f"{count} bytes"
 
 
 @contextmanager

@@ -36,12 +36,15 @@ struct ModelWeights {
 // full_attention: all 28 layers; window none, rope rope
 struct FullAttentionLayerWeights {
   Tensor input_layernorm;  // [2048] float32
-  Tensor qkv_proj;  // [4096, 2048] bfloat16
+  // [4096, 2048] bfloat16 = concat(self_attn.q_proj.weight, self_attn.k_proj.weight,
+  // self_attn.v_proj.weight, axis=0)
+  Tensor qkv_proj;
   Tensor q_norm;  // [128] float32
   Tensor k_norm;  // [128] float32
   Tensor o_proj;  // [2048, 2048] bfloat16
   Tensor post_attention_layernorm;  // [2048] float32
-  Tensor gate_up_proj;  // [12288, 2048] bfloat16
+  // [12288, 2048] bfloat16 = concat(mlp.gate_proj.weight, mlp.up_proj.weight, axis=0)
+  Tensor gate_up_proj;
   Tensor down_proj;  // [2048, 6144] bfloat16
 };
 

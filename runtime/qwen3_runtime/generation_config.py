@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from qwen3_runtime.checkpoint.base import Checkpoint
@@ -21,16 +22,22 @@ _NOT_HONOURED = {
 """Recommendations that sampling does not know, with the value at which they change nothing."""
 
 
-def default_sampling_params(checkpoint: Checkpoint) -> SamplingParams:
+def default_sampling_params(
+    checkpoint: Checkpoint, recommended: Mapping[str, object] | None = None
+) -> SamplingParams:
     """Returns the sampling parameters the model's makers recommend.
 
-    ``do_sample: false`` means greedy, whatever else is said; what is not said stays at
-    ``SamplingParams``' own defaults.
+    ``do_sample: false`` means greedy, whatever else is said; what neither the checkpoint nor
+    ``recommended`` says stays at ``SamplingParams``' own defaults.
+
+    Args:
+        checkpoint: Its generation_config counts first.
+        recommended: What else is known of the model, by parameter.
 
     Raises:
         CheckpointError: A recommended value is out of range.
     """
-    config = checkpoint.generation_config
+    config = {**(recommended or {}), **checkpoint.generation_config}
     names = ("temperature", "top_p", "top_k")
     given: dict[str, Any] = {name: config[name] for name in names if config.get(name) is not None}
     if config.get("do_sample") is False:

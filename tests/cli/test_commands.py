@@ -139,16 +139,24 @@ def test_a_change_builds_again(cli, model, tmp_path):
 
 @pytest.mark.compile
 def test_builds_at_the_same_time(cli, model, tmp_path, engine_cache):
-    """Two processes that want the same engine wait for each other and both get it."""
-    build = command(["build", "--spec", model, "--out", "out", "--set", "rope_theta=321.5"])
+    """Processes that want one folder wait for each other, and none mixes its files with theirs."""
+    builds = {
+        theta: ["build", "--spec", model, "--out", "out", "--set", f"rope_theta={theta}"]
+        for theta in (321.5, 323.5)
+    }
     environment = {**os.environ, "QWEN3_CODEGEN_CACHE": str(engine_cache)}
     running = [
-        subprocess.Popen(build, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-        for _ in range(3)
+        subprocess.Popen(
+            command(builds[theta]), cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for theta in (321.5, 323.5, 321.5)
     ]
     for process in running:
         _, stderr = process.communicate(timeout=300)
         assert process.returncode == 0, stderr
+    (manifest,) = (tmp_path / "out").glob("*/manifest.json")
+    last = json.loads(manifest.read_text(encoding="utf-8"))["config"]["rope_theta"]
+    assert "up to date" in cli(*builds[last]).stderr
 
 
 @pytest.mark.compile

@@ -92,8 +92,16 @@ def test_the_default_budget_is_a_quarter_of_free_memory_up_to_2_gib(monkeypatch)
 
 
 def test_an_explicit_length_may_exceed_the_default_budget(monkeypatch):
-    monkeypatch.setattr(module, "_available_memory", lambda: 4096)
-    assert plan(max_model_len=1000).kv_cache_bytes > 4096
+    needed = 256 * 16 * 1024
+    monkeypatch.setattr(module, "_available_memory", lambda: needed)
+    assert plan(max_model_len=1000).kv_cache_bytes == needed
+
+
+def test_more_than_the_free_memory_is_refused(monkeypatch):
+    monkeypatch.setattr(module, "_available_memory", lambda: 256 * 16 * 1024 - 1)
+    message = refusal(max_model_len=1000)
+    assert "16 sequences of 1000 tokens" in message
+    assert "a smaller max_model_len or max_num_seqs" in message
 
 
 def test_free_memory_is_what_the_kernel_says(tmp_path, monkeypatch):

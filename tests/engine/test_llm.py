@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from qwen3_codegen import LLM, SamplingParams
+from qwen3_codegen.paths import modelspecs_dir
 from qwen3_runtime.errors import EngineError
 
 PROMPTS = ([3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8], [1, 6, 1, 8, 0, 3, 3])
@@ -54,6 +55,38 @@ def test_recommendations_without_effect_are_named(reference, tmp_path):
             "generation_config: repetition_penalty 1.05 has no effect, sampling does not know it"
         ]
         assert model.default_sampling_params.temperature == 0.5
+
+
+def test_the_choice_of_a_longrope_table_is_said(reference):
+    for length, chosen in ((20, "short"), (21, "long")):
+        path = reference("phi3-longrope-long").path
+        with LLM(path, engine="interpreter", max_model_len=length) as model:
+            (note,) = [note for note in model.notes if "longrope" in note]
+            assert f"the {chosen} factors apply, because max_model_len is {length}" in note
+
+
+def test_a_system_prompt_of_the_architecture_opens_conversations(reference, tmp_path, monkeypatch):
+    folder = shutil.copytree(reference("qwen3-window-3").path, tmp_path / "model")
+    architecture = (modelspecs_dir() / "architectures" / "qwen3.yaml").read_text(encoding="utf-8")
+    changed = architecture.replace("\nchat:\n", "\nchat:\n  system_prompt: Be brief.\n")
+    (tmp_path / "brief.yaml").write_text(changed, encoding="utf-8")
+    question = {"role": "user", "content": "Who are you?"}
+    heard = []
+    with LLM(folder, engine="interpreter", arch=str(tmp_path / "brief.yaml")) as model:
+        monkeypatch.setattr(
+            model._generator, "chat", lambda messages, params, **_: heard.append(list(messages))
+        )
+        model.chat([question])
+        model.chat([{"role": "system", "content": "Rhyme."}, question])
+    assert heard == [
+        [{"role": "system", "content": "Be brief."}, question],
+        [{"role": "system", "content": "Rhyme."}, question],
+    ]
+
+
+def test_an_architecture_s_sampling_fills_what_the_checkpoint_leaves_open(llm):
+    params = llm.default_sampling_params
+    assert (params.temperature, params.top_p, params.top_k) == (0.6, 0.95, 20)
 
 
 def test_token_ids_may_come_as_an_array(llm):

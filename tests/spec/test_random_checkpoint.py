@@ -131,7 +131,7 @@ def test_the_command_writes_a_folder(tmp_path: Path, capsys) -> None:
     assert main(arguments) == 0
     captured = capsys.readouterr()
     assert captured.out == f"{output}\n"
-    assert "GB of bfloat16 weights" in captured.err
+    assert "MB of bfloat16 weights" in captured.err
     config = json.loads((output / "config.json").read_text())
     assert (config["num_hidden_layers"], config["vocab_size"]) == (1, 99)
     assert (config["model_type"], config["torch_dtype"]) == ("llama", "bfloat16")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen3_codegen.build.cache import cached_folder, content_key, source_texts
+from qwen3_codegen.build.cache import cached_folder, content_key, folder_lock, source_texts
 from qwen3_codegen.build.cmake import cmake_build
 from qwen3_codegen.build.toolchain import InstructionSet, Toolchain
 from qwen3_codegen.emission.render import write_files
@@ -69,6 +69,13 @@ def build_engine(
     Raises:
         BuildError: Something did not compile.
     """
+    with folder_lock(directory):
+        return _build_locked(directory, files, request, notify)
+
+
+def _build_locked(
+    directory: Path, files: Mapping[str, str], request: BuildRequest, notify: Notify
+) -> BuildResult:
     write_files(directory, files)
     shared_key = runtime_key(request)
     key = content_key([shared_key, *(f"{name}\n{text}" for name, text in files.items())])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock
@@ -31,6 +32,15 @@ def source_texts(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     files = sorted(path for path in folder.rglob("*") if path.suffix in suffixes)
     texts = (path.read_text(encoding="utf-8", errors="backslashreplace") for path in files)
     return [f"{path.relative_to(folder)}\n{text}" for path, text in zip(files, texts, strict=True)]
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Lets one process at a time write a folder outside the cache; the lock lies in the cache."""
+    parent = cache_dir() / "locks"
+    parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(parent / f"{content_key([str(folder.resolve())])}.lock"):
+        yield
 
 
 def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:

@@ -13,7 +13,7 @@ from qwen3_codegen.cli.options import (
     refuse_unavailable,
 )
 from qwen3_codegen.compile import CompiledPlan, CompileOptions, build_model, emit_model, plan_model
-from qwen3_codegen.progress import say, status
+from qwen3_codegen.progress import format_bytes, say, status
 from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.spec.device import load_device, parse_dtype
 
@@ -91,6 +91,6 @@ def summary(compiled: CompiledPlan) -> str:
     return (
         f"{plan.model_name} on {plan.target.device}{emulated}, {plan.dtype.value}, "
         f"InfiniCore {plan.target.release} {plan.target.infinicore}: "
-        f"{memory.weight_bytes / 1e9:.2f} GB of weights, "
-        f"{memory.kv_bytes_per_token / 1e3:.1f} kB of keys and values per token"
+        f"{format_bytes(memory.weight_bytes)} of weights, "
+        f"{format_bytes(memory.kv_bytes_per_token)} of keys and values per token"
     )

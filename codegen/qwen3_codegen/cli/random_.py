@@ -9,7 +9,7 @@ from pathlib import Path
 
 from qwen3_codegen.cli.options import add_spec_options, parse_overrides
 from qwen3_codegen.errors import CodegenError
-from qwen3_codegen.progress import say
+from qwen3_codegen.progress import format_bytes, say
 from qwen3_codegen.random_checkpoint import write_random_checkpoint
 from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.spec.device import parse_dtype
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"note: {note}")
     with progress_bar("Writing weights") as progress:
         num_bytes = write_random_checkpoint(spec, args.output, seed=args.seed, progress=progress)
-    say(f"{num_bytes / 1e9:.2f} GB of {spec.dtype.value} weights")
+    say(f"{format_bytes(num_bytes)} of {spec.dtype.value} weights")
     print(args.output)
     return 0
 

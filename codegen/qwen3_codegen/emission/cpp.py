@@ -199,6 +199,14 @@ def comment_lines(text: str, indent: int) -> tuple[str, ...]:
     )
 
 
+def declaration(code: str, comment: str, indent: int) -> tuple[str, ...]:
+    """Returns a declaration with its comment behind it, or before it where that is too long."""
+    line = f"{code}  // {cpp_comment(comment)}"
+    if indent + len(line) <= WIDTH:
+        return (line,)
+    return (*(f"// {part}" for part in comment_lines(comment, indent)), code)
+
+
 _BASES = {
     Origin.MODEL_WEIGHT: "weights_.{}",
     Origin.LAYER_WEIGHT: "w.{}",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.emission.cpp import (
-    WIDTH,
     CppIdentifier,
     call_arguments,
     comment_lines,
@@ -15,6 +15,7 @@ from qwen3_codegen.emission.cpp import (
     cpp_comment,
     cpp_float,
     cpp_string,
+    declaration,
     initializer,
     local_name,
     member_name,
@@ -33,6 +34,7 @@ from qwen3_codegen.emission.views import (
     RopeView,
     WeightView,
 )
+from qwen3_codegen.ir.weights import format_expression
 from qwen3_codegen.plan.records import (
     AttentionShape,
     BufferPlan,
@@ -42,8 +44,11 @@ from qwen3_codegen.plan.records import (
     WeightPlan,
 )
 from qwen3_codegen.spec.model import RopeTable
+from qwen3_runtime.checkpoint.transform import Tensor as CheckpointTensor
 from qwen3_runtime.engine.batch import CacheGroup
 
+_TENSOR_OF_A_LAYER = re.compile(r"[\w.-]*\{layer\}\.")
+"""What the names of all tensors of a layer begin with."""
 _DTYPES = {
     DType.F32: "INFINI_DTYPE_F32",
     DType.BF16: "INFINI_DTYPE_BF16",
@@ -160,11 +165,20 @@ def _weight(
         "kDtype" if weight.dtype is plan.dtype else _DTYPES[weight.dtype],
         cpp_braced(weight.shape),
     )
+    member = member_name(weight.name)
+    comment = f"[{', '.join(map(str, weight.shape))}] {weight.dtype.value}{_made_of(weight)}"
     return WeightView(
-        member=member_name(weight.name),
+        member=member,
+        declaration=declaration(f"Tensor {member};", comment, 2),
         upload_arguments=call_arguments(head, arguments, 2),
-        comment=f"[{', '.join(map(str, weight.shape))}] {weight.dtype.value}",
     )
+
+
+def _made_of(weight: WeightPlan) -> str:
+    """How a weight that is not simply a tensor of the checkpoint is made of some."""
+    if isinstance(weight.expression, CheckpointTensor):
+        return ""
+    return f" = {_TENSOR_OF_A_LAYER.sub('', format_expression(weight.expression))}"
 
 
 def _layer_kinds(
@@ -231,10 +245,9 @@ def _buffer(buffer: BufferPlan) -> BufferView:
     comment = f"[{rows}, {buffer.columns}]: {', '.join(buffer.holds)}"
     return BufferView(
         member=member,
+        declaration=declaration(f"Tensor {member};", comment, 2),
         bound=rows if is_logits else f"options.{rows}",
         columns=buffer.columns,
-        comment=comment_lines(comment, 2),
-        is_long=len(f"  Tensor {member};  // {comment}") > WIDTH,
     )
 
 

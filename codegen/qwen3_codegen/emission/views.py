@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightView:
-    """A weight's member, and what ``upload`` is told about it."""
+    """A weight's member, its declaration as lines, and what ``upload`` is told about it."""
 
     member: str
+    declaration: tuple[str, ...]
     upload_arguments: str
-    comment: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,13 +72,12 @@ class LayerKindView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BufferView:
-    """An activation buffer; a long comment stands before it."""
+    """An activation buffer and its declaration as lines."""
 
     member: str
+    declaration: tuple[str, ...]
     bound: str
     columns: int
-    comment: tuple[str, ...]
-    is_long: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from qwen3_codegen.errors import SpecError, nearest
 from qwen3_codegen.spec import schema
+from qwen3_codegen.spec.chat import read_chat
 from qwen3_codegen.spec.config_rules import parse_config_rules, parse_rope_rules
 from qwen3_codegen.spec.expressions import names_in, parse_statement
 from qwen3_codegen.spec.model import ArchitectureSpec, CheckpointNames
@@ -79,6 +80,7 @@ def parse_architecture(root: YamlMap, shared: SharedFields) -> ArchitectureSpec:
     layer_types = _layer_types(section, blocks, attributes)
     layer_type = section.expression("layer_type") or _only_layer_type(section, layer_types)
     checkpoint = _checkpoint(section)
+    chat = read_chat(section)
     problems.raise_any()
     architecture = ArchitectureSpec(
         name=name,
@@ -95,6 +97,7 @@ def parse_architecture(root: YamlMap, shared: SharedFields) -> ArchitectureSpec:
         blocks=blocks,
         epilogue=epilogue,
         checkpoint=checkpoint,
+        chat=chat,
         location=root.location,
     )
     _check_flow(architecture, problems)

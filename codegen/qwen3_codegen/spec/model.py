@@ -31,6 +31,16 @@ class CheckpointNames:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChatDefaults:
+    """How to talk to a model; None where the checkpoint decides."""
+
+    system_prompt: str | None = None
+    tool_format: str | None = None
+    reasoning_format: str | None = None
+    sampling: Mapping[str, Attribute] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ArchitectureSpec:
     """One architecture file: the layer graph an engineer would draw, and the checkpoint's names."""
 
@@ -56,6 +66,8 @@ class ArchitectureSpec:
     epilogue: tuple[Statement, ...]
     """Statements after the layers, on the rows that need logits; ``logits`` must be defined."""
     checkpoint: CheckpointNames
+    chat: ChatDefaults = field(default_factory=ChatDefaults)
+    """Holds for checkpoints, and where a model spec is silent."""
     location: SourceLocation
 
 
@@ -87,16 +99,6 @@ class RopeTable:
     long_inv_freq: tuple[float, ...] | None = None
     """longrope: used instead of ``inv_freq`` when max_model_len exceeds ``long_threshold``."""
     long_threshold: int | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChatDefaults:
-    """What a model spec says about conversation; None where the checkpoint decides."""
-
-    system_prompt: str | None = None
-    tool_format: str | None = None
-    reasoning_format: str | None = None
-    sampling: Mapping[str, Attribute] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from qwen3_codegen.paths import modelspecs_dir
 from qwen3_codegen.spec import schema
 from qwen3_codegen.spec.catalog import architecture_names, load_architecture, shipped_models
+from qwen3_codegen.spec.chat import REASONING_FORMATS, SAMPLING_DEFAULTS, TOOL_FORMATS
 from qwen3_codegen.spec.config_rules import FIELD_TYPES
 from qwen3_codegen.spec.evaluation import NUMBER_FUNCTIONS
 from qwen3_codegen.spec.functions import FUNCTIONS, REQUIRED, WEIGHT_FORMS, Function, Parameter
-from qwen3_codegen.spec.model_file import REASONING_FORMATS, SAMPLING_DEFAULTS, TOOL_FORMATS
 from qwen3_codegen.spec.rope import ROPE_KEYS
 
 __all__ = ["render_page"]

@@ -9,6 +9,7 @@ from typing import Any
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import SpecError, nearest
 from qwen3_codegen.spec.architecture import check_name
+from qwen3_codegen.spec.chat import merged_chat
 from qwen3_codegen.spec.config_fields import (
     DTYPE_FIELDS,
     check_field_names,
@@ -57,7 +58,7 @@ def resolve_model(
         location: Where the model is described.
         overrides: ``--set`` values by field, as text.
         ignore_config_keys: Fields the user vouches for.
-        chat: Defaults of the model spec.
+        chat: Defaults of the model spec; the architecture has some of its own.
 
     Raises:
         SpecError: Anything that is wrong with the fields; several faults are raised together.
@@ -86,7 +87,7 @@ def resolve_model(
         dtype=dtype,
         layers=_layers(architecture, source, config),
         rope=resolve_rope(architecture, source, config),
-        chat=chat or ChatDefaults(),
+        chat=merged_chat(chat or ChatDefaults(), architecture.chat),
         huggingface_config=dict(given.values),
         notes=tuple(note for note in [*notes, *dtype_notes] if note),
         ignored_config_keys=tuple(key for key in ignore_config_keys if key in source.values),

@@ -84,6 +84,9 @@ ARCHITECTURE: Schema = {
         "equal type and attributes are one kind.",
     ),
     "checkpoint": Key("mapping", "How checkpoints name tensors, see [checkpoint](#checkpoint)."),
+    "chat": Key(
+        "mapping", "See [chat](#chat); holds for checkpoints, and where a model spec is silent."
+    ),
     "prologue": Key(
         "list of statements", "From `input_ids` to `h`, the hidden state before the layers.", True
     ),

@@ -112,6 +112,8 @@ class FolderCheckpoint:
                     where=self.path / _INDEX,
                 )
             tensors[tensor] = stored[tensor]
+        for file in self._files.values():  # what the index forgets is there all the same
+            tensors.update({name: file.tensors[name] for name in file.tensors.keys() - weight_map})
         return tensors
 
     def _open(self, path: Path) -> SafetensorsFile:

@@ -58,8 +58,9 @@ def plan_capacity(
     _require_positive("max_num_seqs", limits.max_num_seqs)
     per_token = sum(group.bytes_per_token for group in groups) * limits.max_num_seqs
     budget = limits.kv_cache_memory
+    available = _available_memory()
     if budget is None:
-        budget = min(_available_memory() // 4, _LARGEST_DEFAULT_BUDGET)
+        budget = min(available // 4, _LARGEST_DEFAULT_BUDGET)
     max_model_len = limits.max_model_len
     if max_model_len is None:
         fitting = budget // max(1, per_token) // _BUCKET * _BUCKET
@@ -77,6 +78,14 @@ def plan_capacity(
             "keys and values do not fit kv_cache_memory",
             got=f"{needed} bytes for {limits.max_num_seqs} sequences of {max_model_len} tokens",
             expected=f"at most {limits.kv_cache_memory} bytes",
+            hint="a smaller max_model_len or max_num_seqs",
+        )
+    if needed > available:
+        raise EngineError(
+            "keys and values do not fit the free memory",
+            got=f"{needed / 1e9:.1f} GB for {limits.max_num_seqs} sequences of "
+            f"{max_model_len} tokens",
+            expected=f"at most {available / 1e9:.1f} GB",
             hint="a smaller max_model_len or max_num_seqs",
         )
     max_num_batched_tokens = limits.max_num_batched_tokens

@@ -58,11 +58,6 @@ class SamplingParams:
         object.__setattr__(self, "stop", _checked_stop(self.stop))
         object.__setattr__(self, "stop_token_ids", _checked_ids(self.stop_token_ids))
 
-    @property
-    def is_greedy(self) -> bool:
-        """Whether the likeliest token is always taken."""
-        return self.temperature == 0.0
-
     def seed_or_new(self) -> int:
         """Returns the seed, or a new random one, as 64 unsigned bits."""
         return secrets.randbits(64) if self.seed is None else self.seed % 2**64

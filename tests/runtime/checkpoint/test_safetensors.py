@@ -132,6 +132,15 @@ def test_shards_read_as_one_checkpoint(tmp_path: Path, tensors: Tensors) -> None
             assert checkpoint.tensors[name].file.name == weight_map[name]
 
 
+def test_tensors_the_index_forgets_are_there_all_the_same(tmp_path: Path, tensors: Tensors) -> None:
+    weight_map = write_shards(tmp_path, tensors)
+    forgotten = sorted(weight_map)[0]
+    write_index(tmp_path, {name: file for name, file in weight_map.items() if name != forgotten})
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert set(checkpoint.tensors) == set(tensors)
+        assert checkpoint.read(forgotten).tobytes() == tensors[forgotten].tobytes()
+
+
 def test_missing_shard_is_named(tmp_path: Path, tensors: Tensors) -> None:
     write_shards(tmp_path, tensors)
     (tmp_path / "model-00002-of-00002.safetensors").unlink()

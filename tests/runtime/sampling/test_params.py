@@ -27,8 +27,6 @@ def test_defaults_sample_from_the_whole_distribution() -> None:
         (),
     )
     assert not params.ignore_eos
-    assert not params.is_greedy
-    assert SamplingParams(temperature=0).is_greedy
 
 
 def test_values_are_brought_to_one_form() -> None:
@@ -88,9 +86,15 @@ def test_recommended_values_become_the_defaults(tmp_path: Path) -> None:
     assert params == SamplingParams(temperature=0.6, top_k=20, top_p=0.95)
 
 
+def test_the_checkpoint_is_heard_before_what_is_known_of_the_model(tmp_path: Path) -> None:
+    known = {"temperature": 0.6, "top_k": 20, "min_p": 0.0}
+    found = default_sampling_params(checkpoint_with(tmp_path, {"temperature": 0.2}), known)
+    assert found == SamplingParams(temperature=0.2, top_k=20)
+
+
 def test_do_sample_false_is_greedy_and_silence_changes_nothing(tmp_path: Path) -> None:
     greedy = {"do_sample": False, "temperature": 0.6, "top_p": None}
-    assert default_sampling_params(checkpoint_with(tmp_path, greedy)).is_greedy
+    assert default_sampling_params(checkpoint_with(tmp_path, greedy)).temperature == 0.0
     assert default_sampling_params(checkpoint_with(tmp_path, {})) == SamplingParams()
 
 

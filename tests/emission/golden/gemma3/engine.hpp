@@ -30,35 +30,47 @@ constexpr qwen3::EngineTraits kTraits{
 
 struct ModelWeights {
   Tensor embed_tokens;  // [331, 48] float32
-  Tensor norm;  // [48] float32
+  Tensor norm;  // [48] float32 = add(model.norm.weight, value=1.0)
 };
 
 // sliding_attention: layers 0-1, 3; window 5, rope local_rope
 struct SlidingAttentionLayerWeights {
-  Tensor input_layernorm;  // [48] float32
-  Tensor qkv_proj;  // [112, 48] float32
-  Tensor q_norm;  // [14] float32
-  Tensor k_norm;  // [14] float32
+  Tensor input_layernorm;  // [48] float32 = add(input_layernorm.weight, value=1.0)
+  // [112, 48] float32 = concat(self_attn.q_proj.weight, self_attn.k_proj.weight,
+  // self_attn.v_proj.weight, axis=0)
+  Tensor qkv_proj;
+  Tensor q_norm;  // [14] float32 = add(self_attn.q_norm.weight, value=1.0)
+  Tensor k_norm;  // [14] float32 = add(self_attn.k_norm.weight, value=1.0)
   Tensor o_proj;  // [48, 56] float32
-  Tensor post_attention_layernorm;  // [48] float32
-  Tensor pre_feedforward_layernorm;  // [48] float32
-  Tensor gate_up_proj;  // [150, 48] float32
+  // [48] float32 = add(post_attention_layernorm.weight, value=1.0)
+  Tensor post_attention_layernorm;
+  // [48] float32 = add(pre_feedforward_layernorm.weight, value=1.0)
+  Tensor pre_feedforward_layernorm;
+  // [150, 48] float32 = concat(mlp.gate_proj.weight, mlp.up_proj.weight, axis=0)
+  Tensor gate_up_proj;
   Tensor down_proj;  // [48, 75] float32
-  Tensor post_feedforward_layernorm;  // [48] float32
+  // [48] float32 = add(post_feedforward_layernorm.weight, value=1.0)
+  Tensor post_feedforward_layernorm;
 };
 
 // full_attention: layer 2; window none, rope global_rope
 struct FullAttentionLayerWeights {
-  Tensor input_layernorm;  // [48] float32
-  Tensor qkv_proj;  // [112, 48] float32
-  Tensor q_norm;  // [14] float32
-  Tensor k_norm;  // [14] float32
+  Tensor input_layernorm;  // [48] float32 = add(input_layernorm.weight, value=1.0)
+  // [112, 48] float32 = concat(self_attn.q_proj.weight, self_attn.k_proj.weight,
+  // self_attn.v_proj.weight, axis=0)
+  Tensor qkv_proj;
+  Tensor q_norm;  // [14] float32 = add(self_attn.q_norm.weight, value=1.0)
+  Tensor k_norm;  // [14] float32 = add(self_attn.k_norm.weight, value=1.0)
   Tensor o_proj;  // [48, 56] float32
-  Tensor post_attention_layernorm;  // [48] float32
-  Tensor pre_feedforward_layernorm;  // [48] float32
-  Tensor gate_up_proj;  // [150, 48] float32
+  // [48] float32 = add(post_attention_layernorm.weight, value=1.0)
+  Tensor post_attention_layernorm;
+  // [48] float32 = add(pre_feedforward_layernorm.weight, value=1.0)
+  Tensor pre_feedforward_layernorm;
+  // [150, 48] float32 = concat(mlp.gate_proj.weight, mlp.up_proj.weight, axis=0)
+  Tensor gate_up_proj;
   Tensor down_proj;  // [48, 75] float32
-  Tensor post_feedforward_layernorm;  // [48] float32
+  // [48] float32 = add(post_feedforward_layernorm.weight, value=1.0)
+  Tensor post_feedforward_layernorm;
 };
 
 // Scalars of the activation dtype on the device, shape [1].

@@ -36,10 +36,13 @@ struct ModelWeights {
 // full_attention: all 3 layers; rope rope
 struct FullAttentionLayerWeights {
   Tensor input_layernorm;  // [48] float32
-  Tensor qkv_proj;  // [96, 48] float32
+  // [96, 48] float32 = concat(self_attn.q_proj.weight, self_attn.k_proj.weight,
+  // self_attn.v_proj.weight, axis=0)
+  Tensor qkv_proj;
   Tensor o_proj;  // [48, 48] float32
   Tensor post_attention_layernorm;  // [48] float32
-  Tensor gate_up_proj;  // [150, 48] float32
+  // [150, 48] float32 = concat(mlp.gate_proj.weight, mlp.up_proj.weight, axis=0)
+  Tensor gate_up_proj;
   Tensor down_proj;  // [48, 75] float32
 };
 

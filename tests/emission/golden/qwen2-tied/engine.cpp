@@ -83,7 +83,7 @@ void Engine::forward(const qwen3::Batch& batch, float* logits) {
 // From token ids to the first hidden state.
 void Engine::prologue() {
   const size_t num_tokens = num_tokens_;
-  // qwen2.yaml:52: h = embedding(input_ids, embed_tokens)
+  // qwen2.yaml:54: h = embedding(input_ids, embed_tokens)
   const Tensor h = buffer_0_.shaped({num_tokens, 56});  // [num_tokens, 56]
   copy_rows(h, weights_.embed_tokens, batch_->token_ids.data, num_tokens);
 }
@@ -94,69 +94,69 @@ void Engine::full_attention_layer(size_t layer) {
   const size_t num_tokens = num_tokens_;
   const Tensor h = buffer_0_.shaped({num_tokens, 56});  // [num_tokens, 56]
 
-  // qwen2.yaml:55: x = rms_norm(h, input_layernorm) {eps=0.03}
+  // qwen2.yaml:57: x = rms_norm(h, input_layernorm) {eps=0.03}
   const Tensor x = buffer_1_.shaped({num_tokens, 56});  // [num_tokens, 56]
   ops_.rms_norm(x, h, w.input_layernorm, 0.03f);
 
-  // qwen2.yaml:56: qkv = linear(x, qkv_proj, bias=qkv_proj_bias)
+  // qwen2.yaml:58: qkv = linear(x, qkv_proj, bias=qkv_proj_bias)
   const Tensor qkv = buffer_2_.shaped({num_tokens, 72});  // [num_tokens, 72]
   ops_.rearrange(qkv, w.qkv_proj_bias.repeated(0, num_tokens));
   ops_.gemm(qkv, x, w.qkv_proj.transposed(), 1.0f, 1.0f);
 
-  // qwen2.yaml:56: q_proj_linear, k_proj_linear, v_proj_linear = split(qkv) {sizes=[56, 8, 8]}
+  // qwen2.yaml:58: q_proj_linear, k_proj_linear, v_proj_linear = split(qkv) {sizes=[56, 8, 8]}
   const Tensor q_proj_linear = qkv.columns(0, 56);  // [num_tokens, 56]
   const Tensor k_proj_linear = qkv.columns(56, 8);  // [num_tokens, 8]
   const Tensor v_proj_linear = qkv.columns(64, 8);  // [num_tokens, 8]
 
-  // qwen2.yaml:56: q = reshape(q_proj_linear) {shape=[7, 8]}
+  // qwen2.yaml:58: q = reshape(q_proj_linear) {shape=[7, 8]}
   const Tensor q = q_proj_linear.unflatten(1, 7, 8);  // [num_tokens, 7, 8]
 
-  // qwen2.yaml:57: k = reshape(k_proj_linear) {shape=[1, 8]}
+  // qwen2.yaml:59: k = reshape(k_proj_linear) {shape=[1, 8]}
   const Tensor k = k_proj_linear.unflatten(1, 1, 8);  // [num_tokens, 1, 8]
 
-  // qwen2.yaml:58: v = reshape(v_proj_linear) {shape=[1, 8]}
+  // qwen2.yaml:60: v = reshape(v_proj_linear) {shape=[1, 8]}
   const Tensor v = v_proj_linear.unflatten(1, 1, 8);  // [num_tokens, 1, 8]
 
-  // qwen2.yaml:59: q_rope = rope(q) {table=rope}
+  // qwen2.yaml:61: q_rope = rope(q) {table=rope}
   const Tensor q_rope = q;  // [num_tokens, 7, 8]
   ops_.rope(q_rope, q_rope, positions_, rope_.rope.sin, rope_.rope.cos,
             INFINIOP_ROPE_ALGO_GPT_NEOX);
 
-  // qwen2.yaml:59: k_rope = rope(k) {table=rope}
+  // qwen2.yaml:61: k_rope = rope(k) {table=rope}
   const Tensor k_rope = k;  // [num_tokens, 1, 8]
   ops_.rope(k_rope, k_rope, positions_, rope_.rope.sin, rope_.rope.cos,
             INFINIOP_ROPE_ALGO_GPT_NEOX);
 
-  // qwen2.yaml:60: a = attention(q_rope, k_rope, v) {scale=0.35355339}
+  // qwen2.yaml:62: a = attention(q_rope, k_rope, v) {scale=0.35355339}
   const Tensor a = buffer_1_.shaped({num_tokens, 7, 8});  // [num_tokens, 7, 8]
   attention_0_->run(a, q_rope, k_rope, v, cache_[layer],
                     batch_->places[cache_group_of_layer_[layer]], /*window=*/0,
                     /*scale=*/0.35355338f);
 
-  // qwen2.yaml:61: a_reshape = reshape(a) {shape=[56]}
+  // qwen2.yaml:63: a_reshape = reshape(a) {shape=[56]}
   const Tensor a_reshape = a.flatten(1);  // [num_tokens, 56]
 
-  // qwen2.yaml:61: h_add = linear(a_reshape, o_proj, residual=h)
+  // qwen2.yaml:63: h_add = linear(a_reshape, o_proj, residual=h)
   const Tensor h_add = h;  // [num_tokens, 56]
   ops_.gemm(h_add, a_reshape, w.o_proj.transposed(), 1.0f, 1.0f);
 
-  // qwen2.yaml:62: x_rms_norm = rms_norm(h_add, post_attention_layernorm) {eps=0.03}
+  // qwen2.yaml:64: x_rms_norm = rms_norm(h_add, post_attention_layernorm) {eps=0.03}
   const Tensor x_rms_norm = buffer_1_.shaped({num_tokens, 56});  // [num_tokens, 56]
   ops_.rms_norm(x_rms_norm, h_add, w.post_attention_layernorm, 0.03f);
 
-  // qwen2.yaml:63: gate_up = linear(x_rms_norm, gate_up_proj)
+  // qwen2.yaml:65: gate_up = linear(x_rms_norm, gate_up_proj)
   const Tensor gate_up = buffer_2_.shaped({num_tokens, 150});  // [num_tokens, 150]
   ops_.gemm(gate_up, x_rms_norm, w.gate_up_proj.transposed(), 1.0f, 0.0f);
 
-  // qwen2.yaml:63: gate, up = split(gate_up) {sizes=[75, 75]}
+  // qwen2.yaml:65: gate, up = split(gate_up) {sizes=[75, 75]}
   const Tensor gate = gate_up.columns(0, 75);  // [num_tokens, 75]
   const Tensor up = gate_up.columns(75, 75);  // [num_tokens, 75]
 
-  // qwen2.yaml:65: mul = swiglu(gate=gate, up=up)
+  // qwen2.yaml:67: mul = swiglu(gate=gate, up=up)
   const Tensor mul = gate;  // [num_tokens, 75]
   ops_.swiglu(mul, up, gate);
 
-  // qwen2.yaml:65: h_add_2 = linear(mul, down_proj, residual=h_add)
+  // qwen2.yaml:67: h_add_2 = linear(mul, down_proj, residual=h_add)
   const Tensor h_add_2 = h_add;  // [num_tokens, 56]
   ops_.gemm(h_add_2, mul, w.down_proj.transposed(), 1.0f, 1.0f);
 }
@@ -166,15 +166,15 @@ void Engine::epilogue(size_t first_row, size_t num_logit_rows, float* logits_out
   const size_t num_tokens = num_tokens_;
   const Tensor h = buffer_0_.shaped({num_tokens, 56});  // [num_tokens, 56]
 
-  // qwen2.yaml:68: h_gather_rows = gather_rows(h)
+  // qwen2.yaml:70: h_gather_rows = gather_rows(h)
   const Tensor h_gather_rows = buffer_3_.shaped({num_logit_rows, 56});  // [num_logit_rows, 56]
   copy_rows(h_gather_rows, h, batch_->logit_rows.data + first_row, num_logit_rows);
 
-  // qwen2.yaml:68: h_rms_norm = rms_norm(h_gather_rows, norm) {eps=0.03}
+  // qwen2.yaml:70: h_rms_norm = rms_norm(h_gather_rows, norm) {eps=0.03}
   const Tensor h_rms_norm = buffer_4_.shaped({num_logit_rows, 56});  // [num_logit_rows, 56]
   ops_.rms_norm(h_rms_norm, h_gather_rows, weights_.norm, 0.03f);
 
-  // qwen2.yaml:69: logits = linear(h_rms_norm, embed_tokens)
+  // qwen2.yaml:71: logits = linear(h_rms_norm, embed_tokens)
   const Tensor logits = buffer_3_.shaped({num_logit_rows, 331});  // [num_logit_rows, 331]
   ops_.gemm(logits, h_rms_norm, weights_.embed_tokens.transposed(), 1.0f, 0.0f);
   read_logits(logits, logits_out);

@@ -35,11 +35,16 @@ struct ModelWeights {
 // full_attention: all 3 layers; window none, rope rope
 struct FullAttentionLayerWeights {
   Tensor input_layernorm;  // [56] float32
-  Tensor qkv_proj;  // [72, 56] float32
-  Tensor qkv_proj_bias;  // [72] float32
+  // [72, 56] float32 = concat(self_attn.q_proj.weight, self_attn.k_proj.weight,
+  // self_attn.v_proj.weight, axis=0)
+  Tensor qkv_proj;
+  // [72] float32 = concat(self_attn.q_proj.bias, self_attn.k_proj.bias, self_attn.v_proj.bias,
+  // axis=0)
+  Tensor qkv_proj_bias;
   Tensor o_proj;  // [56, 56] float32
   Tensor post_attention_layernorm;  // [56] float32
-  Tensor gate_up_proj;  // [150, 56] float32
+  // [150, 56] float32 = concat(mlp.gate_proj.weight, mlp.up_proj.weight, axis=0)
+  Tensor gate_up_proj;
   Tensor down_proj;  // [56, 75] float32
 };
 

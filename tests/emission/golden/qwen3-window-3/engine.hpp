@@ -37,24 +37,30 @@ struct ModelWeights {
 // full_attention: layers 0, 2; window none, rope rope
 struct FullAttentionLayerWeights {
   Tensor input_layernorm;  // [52] float32
-  Tensor qkv_proj;  // [112, 52] float32
+  // [112, 52] float32 = concat(self_attn.q_proj.weight, self_attn.k_proj.weight,
+  // self_attn.v_proj.weight, axis=0)
+  Tensor qkv_proj;
   Tensor q_norm;  // [14] float32
   Tensor k_norm;  // [14] float32
   Tensor o_proj;  // [52, 56] float32
   Tensor post_attention_layernorm;  // [52] float32
-  Tensor gate_up_proj;  // [150, 52] float32
+  // [150, 52] float32 = concat(mlp.gate_proj.weight, mlp.up_proj.weight, axis=0)
+  Tensor gate_up_proj;
   Tensor down_proj;  // [52, 75] float32
 };
 
 // sliding_attention: layers 1, 3; window 3, rope rope
 struct SlidingAttentionLayerWeights {
   Tensor input_layernorm;  // [52] float32
-  Tensor qkv_proj;  // [112, 52] float32
+  // [112, 52] float32 = concat(self_attn.q_proj.weight, self_attn.k_proj.weight,
+  // self_attn.v_proj.weight, axis=0)
+  Tensor qkv_proj;
   Tensor q_norm;  // [14] float32
   Tensor k_norm;  // [14] float32
   Tensor o_proj;  // [52, 56] float32
   Tensor post_attention_layernorm;  // [52] float32
-  Tensor gate_up_proj;  // [150, 52] float32
+  // [150, 52] float32 = concat(mlp.gate_proj.weight, mlp.up_proj.weight, axis=0)
+  Tensor gate_up_proj;
   Tensor down_proj;  // [52, 75] float32
 };
 
