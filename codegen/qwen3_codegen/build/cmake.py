@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 from qwen3_codegen.build.toolchain import Toolchain
 from qwen3_codegen.errors import BuildError
+
+
+_INTERRUPTED = (-signal.SIGINT, 128 + signal.SIGINT)
 
 
 def cmake_build(
@@ -56,6 +60,8 @@ def _run(command: list[str], failure: str) -> None:
         env=environment,
         check=False,
     )
+    if result.returncode in _INTERRUPTED or "interrupted by user" in result.stdout[-200:]:
+        raise KeyboardInterrupt  # Ctrl-C reaches the children too, and theirs may be seen first
     if result.returncode != 0:
         raise BuildError(
             failure,
