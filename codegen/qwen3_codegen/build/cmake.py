@@ -11,7 +11,6 @@ from pathlib import Path
 from qwen3_codegen.build.toolchain import Toolchain
 from qwen3_codegen.errors import BuildError
 
-
 _INTERRUPTED = (-signal.SIGINT, 128 + signal.SIGINT)
 
 
