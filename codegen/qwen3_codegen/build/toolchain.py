@@ -98,11 +98,11 @@ def host_features(candidates: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in candidates if name in flags)
 
 
-def find_toolchain(environment: Mapping[str, str] = os.environ) -> Toolchain:
-    """Finds the compiler (``$CXX``, else c++, g++, clang++) and the tools that came with us.
+def find_compiler(environment: Mapping[str, str] = os.environ) -> Path:
+    """Finds the compiler: ``$CXX``, else c++, g++, clang++.
 
     Raises:
-        BuildError: There is no C++ compiler.
+        BuildError: There is none.
     """
     names = [environment["CXX"]] if environment.get("CXX") else ["c++", "g++", "clang++"]
     found = next((path for name in names if (path := shutil.which(name))), None)
@@ -112,13 +112,36 @@ def find_toolchain(environment: Mapping[str, str] = os.environ) -> Toolchain:
             got=f"looked for {', '.join(names)}",
             hint="install one (Debian: apt install g++) or set CXX",
         )
+    return Path(found)
+
+
+def find_build_tools() -> tuple[Path, Path]:
+    """Finds CMake and ninja: those that came with us, else the system's.
+
+    Raises:
+        BuildError: One is missing.
+    """
+    return (
+        _tool(Path(cmake.CMAKE_BIN_DIR) / "cmake", "cmake"),
+        _tool(Path(ninja.BIN_DIR) / "ninja", "ninja"),
+    )
+
+
+def find_toolchain(environment: Mapping[str, str] = os.environ) -> Toolchain:
+    """Finds the compiler and the tools that came with us.
+
+    Raises:
+        BuildError: There is no C++ compiler.
+    """
+    found = find_compiler(environment)
     version = subprocess.run([found, "--version"], capture_output=True, text=True, check=False)
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
+    cmake_path, ninja_path = find_build_tools()
     return Toolchain(
-        compiler=Path(found),
+        compiler=found,
         compiler_version=version.stdout.splitlines()[0] if version.stdout else "unknown",
-        cmake=_tool(Path(cmake.CMAKE_BIN_DIR) / "cmake", "cmake"),
-        ninja=_tool(Path(ninja.BIN_DIR) / "ninja", "ninja"),
+        cmake=cmake_path,
+        ninja=ninja_path,
         python_include_dirs=(Path(sysconfig.get_path("include")), Path(pybind11.get_include())),
         pybind11_version=pybind11.__version__,
         module_suffix=str(suffix),
