@@ -15,7 +15,18 @@ import yaml
 
 from tests.cli.conftest import command
 
-COMMANDS = ["build", "chat", "generate", "graph", "import", "infinicore", "random", "specs"]
+COMMANDS = [
+    "build",
+    "cache",
+    "chat",
+    "doctor",
+    "generate",
+    "graph",
+    "import",
+    "infinicore",
+    "random",
+    "specs",
+]
 
 
 def test_help_lists_every_command(cli):

@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         infinicore=args.infinicore,
         release=args.infinicore_api,
         isa=args.isa,
+        lowering=args.lowering,
         dump_ir=args.dump_ir,
     )
     compiled = plan_model(spec, load_device(args.dev), options)

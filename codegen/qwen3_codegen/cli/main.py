@@ -23,11 +23,14 @@ _COMMANDS = {
     "generate": ("generate", "continue a prompt"),
     "chat": ("chat", "talk to a model in the terminal"),
     "infinicore": ("infinicore", "install the InfiniCore library from the package index"),
+    "doctor": ("doctor", "check this machine: compiler, processor, memory, InfiniCore, caches"),
+    "cache": ("cache", "show or clear the folder of built engines"),
 }
 """Command to module and one-line help."""
 
 _EPILOG = """\
 first steps:
+  qwen3-codegen doctor                                     is anything missing here?
   qwen3-codegen specs                                      what ships
   qwen3-codegen build --spec qwen3-1.7b --dev cpu          a readable engine in ./generated
   qwen3-codegen generate --model CHECKPOINT --prompt "Hello"

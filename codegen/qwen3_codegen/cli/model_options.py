@@ -75,6 +75,7 @@ def open_model(args: argparse.Namespace, max_num_seqs: int) -> LLM:
         infinicore=args.infinicore,
         infinicore_api=args.infinicore_api,
         isa=args.isa,
+        lowering=args.lowering,
     )
     for note in llm.notes:
         say(f"note: {note}")

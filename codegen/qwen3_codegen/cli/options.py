@@ -67,6 +67,12 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         metavar="SET",
         help="native (default), portable, avx2 or avx512",
     )
+    parser.add_argument(
+        "--lowering",
+        choices=("portable", "native"),
+        help="portable calls InfiniCore's operators, native kernels of our own (cpu only); "
+        "default: the device's",
+    )
     parser.add_argument("--ndev", type=int, default=1, metavar="N", help="number of devices (1)")
     parser.add_argument("--quant", metavar="TYPE", help="weight quantisation")
 
