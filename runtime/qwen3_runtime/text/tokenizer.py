@@ -215,6 +215,8 @@ def _from_folder(checkpoint: Checkpoint) -> Tokenizer | None:
     settings = _optional_json(folder / "tokenizer_config.json")
     _add_missing_tokens(backend, settings, where)
     special = _special_tokens(settings, _optional_json(folder / "special_tokens_map.json"))
+    for text in special.values():
+        _require_unicode(text, folder)
     return Tokenizer(
         backend,
         where=where,
@@ -264,6 +266,7 @@ def _add_missing_tokens(backend: Backend, settings: Mapping[str, object], where:
         text = token.get("content") if isinstance(token, dict) else None
         if not isinstance(text, str) or not text or not key.isdecimal():
             continue
+        _require_unicode(text, where)
         if backend.token_to_id(text) is None:
             flags = {
                 name: bool(token.get(name, False))
@@ -277,6 +280,19 @@ def _add_missing_tokens(backend: Backend, settings: Mapping[str, object], where:
                     got=int(key),
                     expected=backend.token_to_id(text),
                 )
+
+
+def _require_unicode(token: str, where: Path) -> None:
+    """JSON can spell half of a surrogate pair, which no tokenizer takes."""
+    try:
+        token.encode()
+    except UnicodeEncodeError:
+        raise TokenizerError(
+            "a token is no valid Unicode (half of a surrogate pair)",
+            where=where,
+            got=ascii(token[:80]),
+            hint="tokenizer_config.json or special_tokens_map.json declares it",
+        ) from None
 
 
 def _special_tokens(*sources: Mapping[str, object]) -> dict[str, str]:

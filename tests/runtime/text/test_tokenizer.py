@@ -119,6 +119,22 @@ def test_token_declared_at_an_impossible_id_is_refused(make_folder: MakeFolder) 
         loaded(folder)
 
 
+HALF_A_PAIR = [
+    {"tokenizer_config": {"eos_token": "\ud800"}},
+    {"tokenizer_config": {"bos_token": {"content": "a\udfff"}}},
+    {"tokenizer_config": {"mask_token": "\ud800"}},
+    {"special_tokens_map": {"eos_token": "\ud800"}},
+    {"tokenizer_config": {"added_tokens_decoder": {"259": {"content": "\ud800"}}}},
+]
+
+
+@pytest.mark.parametrize("files", HALF_A_PAIR)
+def test_token_that_is_no_unicode_is_refused(make_folder: MakeFolder, files: Any) -> None:
+    with pytest.raises(TokenizerError, match="half of a surrogate pair") as caught:
+        loaded(make_folder(tokenizer=small_backend(), **files))
+    str(caught.value).encode()
+
+
 def test_stored_truncation_and_padding_do_not_apply(make_folder: MakeFolder) -> None:
     backend = Backend.from_str(json.dumps(small_backend()))
     backend.enable_truncation(3)
