@@ -19,6 +19,7 @@ COMMANDS = [
     "build",
     "cache",
     "chat",
+    "devices",
     "doctor",
     "generate",
     "graph",

@@ -18,6 +18,7 @@ _COMMANDS = {
     "build": ("build", "compile the engine of a model spec for a device"),
     "import": ("import_", "write a model spec from a checkpoint's config.json or GGUF header"),
     "specs": ("specs", "list what ships, or show exact sizes of one model"),
+    "devices": ("devices", "what carries each op out on each device, or why nothing does"),
     "graph": ("graph", "print a model's graph, before or after any pass"),
     "random": ("random_", "write a hard random checkpoint of a spec"),
     "generate": ("generate", "continue a prompt"),
