@@ -22,7 +22,7 @@ from qwen3_codegen.infinicore.install import InstalledInfiniCore, default_root, 
 from qwen3_codegen.ir.graph import Graph
 from qwen3_codegen.ir.printer import format_graph
 from qwen3_codegen.ir.verify import verify
-from qwen3_codegen.passes import run_pipeline
+from qwen3_codegen.passes import PIPELINES, run_pipeline
 from qwen3_codegen.plan.digest import content_digest
 from qwen3_codegen.plan.planner import PlanRequest, plan_engine
 from qwen3_codegen.plan.records import EnginePlan, TargetPlan
@@ -45,6 +45,8 @@ class CompileOptions:
     release: str | None = None
     """API release; None takes the device's, or the installed library's."""
     isa: str = "native"
+    lowering: str | None = None
+    """None takes the device's; an installed InfiniCore is always called portably."""
     dump_ir: Path | None = None
     """Folder for the graph after every pass."""
 
@@ -65,18 +67,21 @@ def module_name(spec: ModelSpec, device: DeviceSpec) -> str:
     return f"model_{name}" if name[0].isdigit() else name
 
 
-def make_graph(spec: ModelSpec, dump_ir: Path | None = None) -> Graph:
-    """Returns the verified graph of a model after all passes."""
+def make_graph(
+    spec: ModelSpec, dump_ir: Path | None = None, *, lowering: str = "portable"
+) -> Graph:
+    """Returns the verified graph of a model after all passes of a lowering."""
     graph = build_graph(spec)
     verify(graph)
+    passes = PIPELINES[lowering]
     if dump_ir is None:
-        return run_pipeline(graph)
+        return run_pipeline(graph, passes=passes)
     texts: dict[str, str] = {}
 
     def dump(name: str, after: Graph) -> None:
         texts[f"{len(texts):02d}-{name}.txt"] = format_graph(after)
 
-    graph = run_pipeline(graph, dump)
+    graph = run_pipeline(graph, dump, passes=passes)
     write_files(dump_ir, texts)
     return graph
 
@@ -94,7 +99,7 @@ def plan_model(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> 
     target = TargetPlan(
         device=device.infinicore,
         enumerator=api.device_constant(device.infinicore),
-        lowering=device.lowering,
+        lowering=_lowering(device, options, installed),
         release=api.release,
         emulated=emulated,
         infinicore="embedded" if installed is None else "installed",
@@ -109,7 +114,8 @@ def plan_model(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> 
         spec_facts=_spec_facts(spec),
         digests={"spec": content_digest(spec), "device": content_digest(device)},
     )
-    plan = plan_engine(make_graph(spec, options.dump_ir), request)
+    graph = make_graph(spec, options.dump_ir, lowering=target.lowering)
+    plan = plan_engine(graph, request)
     command = _command(spec, device, options)
     return CompiledPlan(plan, api, emit_engine(plan, api, command), installed)
 
@@ -161,6 +167,8 @@ def _command(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> st
         words.append(f"--dtype {options.dtype.value}")
     if options.infinicore != EMBEDDED:
         words.append(f"--infinicore {Path(options.infinicore).name}")
+    if options.lowering is not None:
+        words.append(f"--lowering {options.lowering}")
     if options.release is not None:
         words.append(f"--infinicore-api {options.release}")
     return " ".join(words)
@@ -177,6 +185,25 @@ def _dtype(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> DTyp
         where=device.location,
         expected=", ".join(dtype.value for dtype in device.dtypes),
     )
+
+
+def _lowering(
+    device: DeviceSpec, options: CompileOptions, installed: InstalledInfiniCore | None
+) -> str:
+    wanted = options.lowering or ("portable" if installed else device.lowering)
+    if wanted == "native" and not device.is_host:
+        raise LoweringError(
+            f"device '{device.label}' has no native lowering",
+            where=device.location,
+            expected="portable",
+        )
+    if wanted == "native" and installed is not None:
+        raise CodegenError(
+            "the native lowering calls no operator of an installed InfiniCore",
+            got=f"--infinicore {options.infinicore}",
+            hint="leave --lowering or --infinicore out",
+        )
+    return wanted
 
 
 def _installed(options: CompileOptions) -> InstalledInfiniCore | None:

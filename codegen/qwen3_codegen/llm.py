@@ -60,6 +60,7 @@ class LLM:
         infinicore: ``embedded``, ``0.1.0`` or an INFINI_ROOT folder.
         infinicore_api: Release of InfiniCore's C API.
         isa: Instruction set of the compiled code.
+        lowering: ``portable`` or ``native``; None takes the device's.
         show_progress: Draws progress on standard error.
 
     Raises:
@@ -86,6 +87,7 @@ class LLM:
         infinicore: str = "embedded",
         infinicore_api: str | None = None,
         isa: str = "native",
+        lowering: str | None = None,
         show_progress: bool = True,
     ) -> None:
         _refuse(quant, ndev, engine)
@@ -100,6 +102,7 @@ class LLM:
             infinicore=infinicore,
             release=infinicore_api,
             isa=isa,
+            lowering=lowering,
         )
         limits = Limits(
             max_model_len=max_model_len,

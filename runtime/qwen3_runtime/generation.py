@@ -133,12 +133,13 @@ class Generator:
             )
         if params.stop and self._tokenizer is None:
             raise RequestError("stop strings need a tokenizer", where=f"prompt {index}")
+        max_tokens = room if params.max_tokens is None else min(room, params.max_tokens)
         return _Request(
             index=index,
-            sequence=Sequence(ids),
+            sequence=Sequence(ids, max_len=len(ids) + max_tokens),
             params=params,
             num_prompt_tokens=len(ids),
-            max_tokens=room if params.max_tokens is None else min(room, params.max_tokens),
+            max_tokens=max_tokens,
             seed=params.seed_or_new(),
             end_token_ids=frozenset() if params.ignore_eos else self._end_token_ids,
             detokenizer=self._tokenizer.stream() if self._tokenizer else None,

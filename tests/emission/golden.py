@@ -26,9 +26,10 @@ PROJECT_FILES = frozenset(
 """Kept for the first model only: they differ in names alone."""
 
 
-def emitted(case_id: str, device: str = "cpu") -> Mapping[str, str]:
+def emitted(case_id: str, device: str = "cpu", *, lowering: str = "portable") -> Mapping[str, str]:
     """Returns all files of an engine."""
-    return plan_model(case_spec(case_id), load_device(device), CompileOptions()).files
+    options = CompileOptions(lowering=None if lowering == "portable" else lowering)
+    return plan_model(case_spec(case_id), load_device(device), options).files
 
 
 def kept(case_id: str) -> dict[str, str]:

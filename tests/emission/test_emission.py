@@ -37,6 +37,10 @@ API = load_api("0.1.0")
 VIEWS = {
     "engine.hpp.jinja": views.EngineView,
     "engine.cpp.jinja": views.EngineView,
+    "native/engine.hpp.jinja": views.EngineView,
+    "native/engine.cpp.jinja": views.EngineView,
+    "native/kernels.hpp.jinja": views.EngineView,
+    "native/kernels.cpp.jinja": views.EngineView,
     "region.cpp.jinja": views.RegionView,
     "infinicore_ops.hpp.jinja": views.OperatorsView,
     "bindings.cpp.jinja": views.ProjectView,
@@ -65,7 +69,12 @@ def fields(view: type) -> set[str]:
 
 
 def test_every_template_has_a_view():
-    assert {path.name for path in templates_dir().glob("*.jinja")} == set(VIEWS)
+    found = {
+        path.relative_to(templates_dir()).as_posix()
+        for folder in (templates_dir(), templates_dir() / "native")
+        for path in folder.glob("*.jinja")
+    }
+    assert found == set(VIEWS)
 
 
 @pytest.mark.parametrize("template", VIEWS)
@@ -119,8 +128,9 @@ def test_two_runs_agree_to_the_byte():
 
 
 @pytest.mark.parametrize("case_id", LOWERED)
-def test_sources_are_plain_and_narrow(case_id):
-    for name, text in emitted(case_id).items():
+@pytest.mark.parametrize("lowering", ["portable", "native"])
+def test_sources_are_plain_and_narrow(case_id, lowering):
+    for name, text in emitted(case_id, lowering=lowering).items():
         assert text.isascii()
         assert text.endswith("\n")
         assert not text.endswith("\n\n")

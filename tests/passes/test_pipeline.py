@@ -94,6 +94,5 @@ def test_passes_have_a_file_a_summary_and_an_example() -> None:
 
 def test_a_pass_that_breaks_the_graph_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = pipeline.Pass("broken", lambda graph: replace(graph, schedule=(7,)))
-    monkeypatch.setattr(pipeline, "PIPELINE", (broken,))
     with pytest.raises(VerifyError, match="has no layer kind"):
-        run_pipeline(tiny_graph())
+        run_pipeline(tiny_graph(), passes=(broken,))

@@ -30,20 +30,27 @@ def emit_engine(plan: EnginePlan, api: InfiniCoreApi, regenerate: str) -> Mappin
 
     engine = engine_view(plan, regenerate, body_of)
     project = _project_view(plan)
-    files = {
-        "engine.hpp": renderer.render("engine.hpp.jinja", engine),
-        "engine.cpp": renderer.render("engine.cpp.jinja", engine),
-        "infinicore_ops.hpp": renderer.render(
-            "infinicore_ops.hpp.jinja", operators_view(plan, api)
-        ),
-        "bindings.cpp": renderer.render("bindings.cpp.jinja", project),
-        "c_api.cpp": renderer.render("c_api.cpp.jinja", project),
-        "CMakeLists.txt": renderer.render("CMakeLists.txt.jinja", project),
-        "pyproject.toml": renderer.render("pyproject.toml.jinja", project),
-        "__init__.py": renderer.render("__init__.py.jinja", project),
-        "__init__.pyi": renderer.render("__init__.pyi.jinja", project),
-    }
+    files = {name: renderer.render(f"{name}.jinja", project) for name in _PROJECT_FILES}
+    if plan.target.lowering == "native":
+        for name in ("engine.hpp", "engine.cpp", "kernels.hpp", "kernels.cpp"):
+            files[name] = renderer.render(f"native/{name}.jinja", engine)
+    else:
+        for name in ("engine.hpp", "engine.cpp"):
+            files[name] = renderer.render(f"{name}.jinja", engine)
+        operators = operators_view(plan, api)
+        files["infinicore_ops.hpp"] = renderer.render("infinicore_ops.hpp.jinja", operators)
     return {**files, "manifest.json": manifest_text(plan)}
+
+
+_PROJECT_FILES = (
+    "bindings.cpp",
+    "c_api.cpp",
+    "CMakeLists.txt",
+    "pyproject.toml",
+    "__init__.py",
+    "__init__.pyi",
+)
+"""Build files, entry points and the Python package; the same in every lowering."""
 
 
 def _project_view(plan: EnginePlan) -> ProjectView:
@@ -54,4 +61,5 @@ def _project_view(plan: EnginePlan) -> ProjectView:
         module_name=module,
         distribution_name=module.replace("_", "-"),
         release=plan.target.release,
+        sources="engine.cpp kernels.cpp" if plan.target.lowering == "native" else "engine.cpp",
     )

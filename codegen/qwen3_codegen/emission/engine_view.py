@@ -57,6 +57,14 @@ _DTYPES = {
 }
 
 
+_ELEMENTS = {
+    DType.F32: "float",
+    DType.BF16: "qwen3::kernels::Bf16",
+    DType.F16: "qwen3::kernels::F16",
+}
+"""C++ types of what kernels compute with."""
+
+
 def engine_title(plan: EnginePlan) -> str:
     """One line that says what an engine is."""
     return cpp_comment(
@@ -75,7 +83,7 @@ def engine_view(
         regenerate: Command line that makes the engine again.
         body_of: Prints the steps of a region.
     """
-    kinds = _layer_kinds(plan, body_of)
+    kinds, load = _layer_kinds(plan, body_of), _load(plan)
     return EngineView(
         header=engine_header(plan, regenerate),
         sizes=_sizes(plan),
@@ -85,6 +93,8 @@ def engine_view(
         max_position_embeddings=plan.max_position_embeddings,
         max_logit_rows=plan.max_logit_rows,
         dtype=_DTYPES[plan.dtype],
+        element=_ELEMENTS[plan.dtype],
+        kernels=tuple(_kernel(kernel, sizes) for kernel, sizes in plan.kernels),
         target=_target(plan.target),
         layer_kinds=kinds,
         has_several_kinds=len(kinds) > 1,
@@ -94,7 +104,7 @@ def engine_view(
             + ", ".join(f"{i} {kind.name}" for i, kind in enumerate(plan.layer_kinds)),
             0,
         ),
-        weights=_weights(plan.prologue, plan, "weights_.{} = upload", ("source",)),
+        weights=_weights(plan.prologue, plan, f"weights_.{{}} = {load}", ("source",)),
         buffers=tuple(_buffer(buffer) for buffer in plan.buffers),
         scratch_columns=plan.scratch_columns,
         has_scratch=plan.scratch_columns > 0,
@@ -103,7 +113,9 @@ def engine_view(
             for name, value in plan.constants.items()
         ),
         has_constants=bool(plan.constants),
-        rope_tables=tuple(_rope(table) for table in plan.rope_tables.values()),
+        rope_tables=tuple(
+            _rope(table, plan.target.lowering) for table in plan.rope_tables.values()
+        ),
         has_rope=bool(plan.rope_tables),
         attentions=tuple(
             _attention(index, shape) for index, shape in enumerate(plan.attention_shapes)
@@ -118,6 +130,11 @@ def engine_view(
             name="epilogue", body=body_of(plan.epilogue), result=local_name(plan.epilogue.result)
         ),
     )
+
+
+def _load(plan: EnginePlan) -> str:
+    """The method that brings a weight to where the engine reads it."""
+    return "upload" if plan.target.lowering == "portable" else "bind"
 
 
 def engine_header(plan: EnginePlan, regenerate: str) -> tuple[str, ...]:
@@ -191,7 +208,7 @@ def _layer_kinds(
             struct=CppIdentifier(f"{pascal_case(name)}Weights"),
             member=f"{name}s_",
             comment=comment_lines(_kind_comment(kind, plan), 0),
-            weights=_weights(kind, plan, "w.{} = upload", ("source", "layer")),
+            weights=_weights(kind, plan, f"w.{{}} = {_load(plan)}", ("source", "layer")),
             region=FunctionView(
                 name=CppIdentifier(name), body=body_of(kind), result=local_name(kind.result)
             ),
@@ -251,6 +268,12 @@ def _buffer(buffer: BufferPlan) -> BufferView:
     )
 
 
+def _kernel(kernel: str, sizes: Sequence[int | str]) -> str:
+    """An instance as ``kernels.cpp`` names it."""
+    arguments = [str(size) if isinstance(size, int) else CppIdentifier(size) for size in sizes]
+    return f"{CppIdentifier(kernel)}<{', '.join(('Element', *arguments))}>"
+
+
 def _attention(index: int, shape: AttentionShape) -> AttentionView:
     return AttentionView(
         member=f"attention_{index}_",
@@ -266,15 +289,17 @@ def _cache_group(group: CacheGroup) -> CacheGroupView:
         "num_key_value_heads": group.num_key_value_heads,
         "head_dim": group.head_dim,
         "window": group.window or 0,
+        "block_size": group.block_size or 0,
     }
     return CacheGroupView(
         name_literal=cpp_string(group.name),
+        kind=f"k{pascal_case(group.kind)}",
         layers=f"{{{wrapped(map(str, group.layers), 8, tail=2)}}}",
         shape=", ".join(f"/*{name}=*/{size}" for name, size in sizes.items()),
     )
 
 
-def _rope(table: RopeTable) -> RopeView:
+def _rope(table: RopeTable, lowering: str) -> RopeView:
     constant = f"k{pascal_case(table.name)}"
     half_dim = len(table.inv_freq)
     frequencies = f"{constant}InvFreq"
@@ -282,6 +307,7 @@ def _rope(table: RopeTable) -> RopeView:
         threshold = f"options.max_model_len > {constant}LongThreshold"
         frequencies = f"{threshold} ? {constant}LongInvFreq : {frequencies}"
     arguments = [frequencies, str(half_dim), cpp_float(table.attention_factor)]
+    make = "rope_tables" if lowering == "portable" else "angle_tables"
     member = member_name(table.name)
     return RopeView(
         member=member,
@@ -291,7 +317,7 @@ def _rope(table: RopeTable) -> RopeView:
         long_inv_freq=_floats(
             f"constexpr float {constant}LongInvFreq[{half_dim}] = ", table.long_inv_freq or ()
         ),
-        table_arguments=call_arguments(f"rope_.{member} = rope_tables", arguments, 2),
+        table_arguments=call_arguments(f"rope_.{member} = {make}", arguments, 2),
         has_long=table.long_inv_freq is not None,
         long_threshold=table.long_threshold or 0,
         comment=cpp_comment(f"Rotary frequencies of table {table.name}, after scaling."),

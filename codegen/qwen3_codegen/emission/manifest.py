@@ -15,6 +15,7 @@ from qwen3_runtime.engine.manifest import MANIFEST_FORMAT
 
 def manifest_text(plan: EnginePlan) -> str:
     """Returns the manifest as JSON; equal plans give equal bytes."""
+    calls = "infinicore" if plan.target.lowering == "portable" else "kernels"
     manifest = {
         "format": MANIFEST_FORMAT,
         "module": plan.module_name,
@@ -40,11 +41,12 @@ def manifest_text(plan: EnginePlan) -> str:
                 "head_dim": group.head_dim,
                 "window": group.window,
                 "dtype": group.dtype,
+                "block_size": group.block_size,
             }
             for group in plan.cache_groups
         ],
         "ops": {
-            choice.op: {"infinicore": list(choice.operators), "why": choice.reason}
+            choice.op: {calls: list(choice.operators), "why": choice.reason}
             for choice in plan.choices
         },
         "memory": {

@@ -11,6 +11,7 @@ from qwen3_codegen.emission.cpp import (
     comment_lines,
     cpp_float,
     local_name,
+    member_name,
     tensor_expression,
 )
 from qwen3_codegen.emission.views import CallView, DefinitionView, RegionView, StepView
@@ -18,11 +19,17 @@ from qwen3_codegen.plan.records import (
     Action,
     ActivationCall,
     AttentionCall,
+    AttentionOptions,
     Definition,
+    HeadOptions,
+    KernelArgument,
+    KernelCall,
     OperatorCall,
     RegionPlan,
     RowCopy,
     Step,
+    StepArgument,
+    TensorRef,
 )
 
 _INDENT = 2
@@ -64,6 +71,8 @@ def _call(action: Action) -> CallView:
             function, arguments = _attention(action)
         case ActivationCall():
             function, arguments = _activation(action)
+        case KernelCall():
+            function, arguments = _kernel(action)
     return CallView(function=function, arguments=call_arguments(function, arguments, _INDENT))
 
 
@@ -100,3 +109,53 @@ def _activation(call: ActivationCall) -> tuple[str, list[str]]:
         "ops_",
         *(tensor_expression(tensor) for tensor in tensors),
     ]
+
+
+def _kernel(call: KernelCall) -> tuple[str, list[str]]:
+    sizes = [str(size) if isinstance(size, int) else f"native::{size}" for size in call.sizes]
+    function = f"native::{CppIdentifier(call.kernel)}<{', '.join(('Element', *sizes))}>::run"
+    return function, [_kernel_argument(argument) for argument in call.arguments]
+
+
+def _kernel_argument(argument: KernelArgument) -> str:
+    match argument:
+        case TensorRef():
+            return tensor_expression(argument)
+        case StepArgument():
+            return _STEP_ARGUMENTS[argument]
+        case HeadOptions():
+            return _head_options(argument)
+        case AttentionOptions():
+            softcap = cpp_float(argument.softcap or 0.0)
+            return (
+                f"{{/*scale=*/{cpp_float(argument.scale)}, /*window=*/{argument.window or 0}, "
+                f"/*softcap=*/{softcap}}}"
+            )
+    return cpp_float(argument)
+
+
+def _head_options(options: HeadOptions) -> str:
+    if options.norm is None and options.table is None:
+        return "{}"
+    norm, table = options.norm, options.table
+    fields = [
+        "nullptr" if norm is None else f"native::floats({tensor_expression(norm)})",
+        cpp_float(options.epsilon),
+    ]
+    if table is not None:
+        pairs = "kInterleaved" if table.interleaved else "kHalves"
+        fields += [
+            f"&rope_.{member_name(table.name)}",
+            f"/*rotary_dim=*/{table.rotary_dim}",
+            f"native::RopePairs::{pairs}",
+        ]
+    return f"{{{', '.join(fields)}}}"
+
+
+_STEP_ARGUMENTS = {
+    StepArgument.CACHE: "cache_[layer]",
+    StepArgument.SEQUENCES: "sequences(layer)",
+    StepArgument.TOKEN_IDS: "batch_->token_ids.data",
+    StepArgument.LOGIT_ROWS: "batch_->logit_rows.data + first_row",
+    StepArgument.POSITIONS: "batch_->positions.data",
+}

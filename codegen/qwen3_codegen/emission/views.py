@@ -118,6 +118,7 @@ class CacheGroupView:
     """A cache group as the runtime is told about it."""
 
     name_literal: str
+    kind: str
     layers: str
     shape: str
 
@@ -134,6 +135,8 @@ class EngineView:
     max_position_embeddings: int
     max_logit_rows: int
     dtype: str
+    element: str
+    kernels: tuple[str, ...]
     target: str
     layer_kinds: tuple[LayerKindView, ...]
     has_several_kinds: bool
@@ -192,3 +195,4 @@ class ProjectView:
     module_name: str
     distribution_name: str
     release: str
+    sources: str

@@ -95,6 +95,11 @@ class Interpreter:
         return self._max_model_len * self._max_num_seqs
 
     @property
+    def num_blocks(self) -> int:
+        """None: the cache is contiguous."""
+        return 0
+
+    @property
     def cache_groups(self) -> tuple[CacheGroup, ...]:
         """One group for every layer; heads and sizes are those of the widest attention."""
         heads, head_dim = max(

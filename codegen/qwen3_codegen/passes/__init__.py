@@ -1,5 +1,5 @@
 """Graph-to-graph rewrites, one job and one file each."""
 
-from qwen3_codegen.passes.pipeline import PIPELINE, Pass, run_pipeline
+from qwen3_codegen.passes.pipeline import PIPELINE, PIPELINES, Pass, run_pipeline
 
-__all__ = ["PIPELINE", "Pass", "run_pipeline"]
+__all__ = ["PIPELINE", "PIPELINES", "Pass", "run_pipeline"]

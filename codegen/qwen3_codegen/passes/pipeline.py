@@ -16,7 +16,7 @@ from qwen3_codegen.passes.fuse_residual import fuse_residual
 from qwen3_codegen.passes.fuse_swiglu import fuse_swiglu
 from qwen3_codegen.passes.merge_layer_kinds import merge_layer_kinds
 
-__all__ = ["PIPELINE", "Pass", "run_pipeline"]
+__all__ = ["PIPELINE", "PIPELINES", "Pass", "run_pipeline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,35 +32,57 @@ class Pass:
         return (self.run.__doc__ or "").splitlines()[0]
 
 
-PIPELINE: tuple[Pass, ...] = tuple(
-    Pass(run.__name__, run)
-    for run in (
-        canonicalize,
-        fold_constants,
-        merge_layer_kinds,
-        fuse_residual,
-        fuse_qkv,
-        fuse_gate_up,
-        fuse_swiglu,
-        eliminate_dead_values,
-    )
+def _passes(*functions: Callable[[Graph], Graph]) -> tuple[Pass, ...]:
+    return tuple(Pass(run.__name__, run) for run in functions)
+
+
+PIPELINE = _passes(
+    canonicalize,
+    fold_constants,
+    merge_layer_kinds,
+    fuse_residual,
+    fuse_qkv,
+    fuse_gate_up,
+    fuse_swiglu,
+    eliminate_dead_values,
 )
-"""Constants first, so that a scale is an alpha by the time residuals and projections are fused."""
+"""The passes of the portable lowering. Constants first, so that a scale is an alpha by the time
+residuals and projections are fused."""
+
+NATIVE_PIPELINE = _passes(
+    canonicalize,
+    fold_constants,
+    merge_layer_kinds,
+    fuse_residual,
+    fuse_swiglu,
+    eliminate_dead_values,
+)
+"""The passes of the native lowering. Projections stay apart: their weights are read where the
+checkpoint has them."""
+
+PIPELINES = {"native": NATIVE_PIPELINE, "portable": PIPELINE}
+"""The passes of each lowering."""
 
 
-def run_pipeline(graph: Graph, dump: Callable[[str, Graph], None] | None = None) -> Graph:
-    """Runs all passes and verifies the graph after each.
+def run_pipeline(
+    graph: Graph,
+    dump: Callable[[str, Graph], None] | None = None,
+    *,
+    passes: tuple[Pass, ...] = PIPELINE,
+) -> Graph:
+    """Runs passes in order and verifies the graph after each.
 
     Args:
         graph: A verified graph from the frontend.
         dump: Called with ``frontend`` and the graph, then with each pass's name and result.
+        passes: What to run.
 
     Raises:
         VerifyError: A pass broke the graph, which is a fault of the pass.
     """
     if dump is not None:
         dump("frontend", graph)
-    for step in PIPELINE:
+    for step in passes:
         graph = step.run(graph)
         verify(graph)
         if dump is not None:

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.infinicore.api import InfiniCoreApi
 from qwen3_codegen.ir.graph import AttributeValue, Graph, Node, Region, Value
-from qwen3_codegen.plan.portable.context import EngineContext, RegionContext
-from qwen3_codegen.plan.portable.lowerings import lower_node, refuse_unknown_ops
+from qwen3_codegen.plan import native, portable
+from qwen3_codegen.plan.context import EngineContext, RegionContext
 from qwen3_codegen.plan.records import (
+    Action,
     BufferPlan,
     Definition,
     EnginePlan,
+    KernelCall,
     MemoryPlan,
     OpChoice,
-    OperatorCall,
     Origin,
     RegionPlan,
     Step,
@@ -45,15 +46,18 @@ class PlanRequest:
 
 
 def plan_engine(graph: Graph, request: PlanRequest) -> EnginePlan:
-    """Returns the plan of an engine in the portable lowering.
+    """Returns the plan of an engine in the lowering of its target.
 
     Raises:
         LoweringError: The device lacks something the graph needs.
     """
-    refuse_unknown_ops(graph)
-    if not _rotates_halves(request.api):
+    _LOWERINGS[request.target.lowering].refuse_unknown_ops(graph)
+    if request.target.lowering == "portable" and not _rotates_halves(request.api):
         graph = interleave_rotary_weights(graph)
     return _Planner(graph, request).plan()
+
+
+_LOWERINGS = {"native": native.LOWERING, "portable": portable.LOWERING}
 
 
 def _rotates_halves(api: InfiniCoreApi) -> bool:
@@ -73,6 +77,7 @@ class _Planner:
             device_label=request.target.device,
             transpose_linear_weights=request.transpose_linear_weights,
         )
+        self._lowering = _LOWERINGS[request.target.lowering]
         self._model_weights = ModelWeights()
         self._used_by_op: dict[str, set[str]] = {}
 
@@ -107,6 +112,7 @@ class _Planner:
             windows=tuple(self._engine.windows),
             cache_groups=cache_groups,
             operators=tuple(sorted(self._engine.operators)),
+            kernels=_kernel_instances((prologue, *kinds, epilogue)),
             choices=self._choices(),
             memory=self._memory(prologue, kinds, cache_groups, buffers),
             ignored_tensors=request.ignored_tensors,
@@ -117,7 +123,7 @@ class _Planner:
     def _hidden_place(self) -> Place:
         """The buffer of ``h``, which every layer reads and leaves its result in."""
         (hidden,) = self._graph.layer_kinds[0].parameters
-        columns = row_elements(hidden)
+        columns = row_elements(hidden.type)
         return Place(self._engine.pool.take(hidden, columns, set()), 0, columns, columns)
 
     def _plan_outer(self, region: Region, hidden: Place, *, is_prologue: bool) -> RegionPlan:
@@ -167,8 +173,9 @@ class _Planner:
             storage.advance(index)
             before = set(self._engine.operators)
             self._engine.operators = set()
-            definitions, actions = lower_node(node, context)
-            self._used_by_op.setdefault(node.op, set()).update(self._engine.operators)
+            definitions, actions = self._lowering.lower_node(node, context)
+            used = self._used_by_op.setdefault(node.op, set())
+            used.update(self._engine.operators, _kernels_of(actions))
             self._engine.operators |= before
             steps.append(Step(_summary(node), node.location, definitions, actions))
         if result_place is not None:
@@ -188,10 +195,9 @@ class _Planner:
         if context.storage.place(result) == result_place:
             return []
         value: Value = context.values[result]
-        self._engine.use(region.nodes[-1], "rearrange", dst=value.type.dtype, src=value.type.dtype)
         buffer = TensorRef(Origin.BUFFER, self._engine.pool.name(result_place.buffer))
         target = buffer.viewed("shaped", tuple(value.type.shape))
-        copy = OperatorCall("rearrange", (target, context.ref(result)))
+        copy = self._lowering.copy(region.nodes[-1], context, target, result)
         text = f"{result} goes to where the next layer reads it"
         return [Step(text, region.nodes[-1].location, (), (copy,))]
 
@@ -199,7 +205,10 @@ class _Planner:
         choices = []
         for op in sorted(self._used_by_op):
             operators = tuple(sorted(self._used_by_op[op]))
-            choices.append(OpChoice(op, operators, _reason(op, operators)))
+            reason = _reason(op, operators)
+            if self._request.target.lowering == "native":
+                reason = "kernels of our own" if operators else "views only"
+            choices.append(OpChoice(op, operators, reason))
         return tuple(choices)
 
     def _memory(
@@ -217,15 +226,34 @@ class _Planner:
         scratch = self._engine.scratch_columns * element
         pairs = sum(len(table.inv_freq) for table in _used_tables(self._graph).values())
         shapes = len(self._engine.attention_shapes)
+        is_native = self._request.target.lowering == "native"
         return MemoryPlan(
             weight_bytes=weights,
             kv_bytes_per_token=sum(group.bytes_per_token for group in cache_groups),
             activation_bytes_per_token=per_token + scratch,
             logit_bytes_per_row=per_row,
-            rope_bytes_per_position=2 * pairs * element,
+            rope_bytes_per_position=2 * pairs * (4 if is_native else element),
             mask_bytes_per_token_and_position=shapes * len(self._engine.windows) * element,
             attention_scratch_bytes=shapes * _ATTENTION_SCRATCH_BYTES,
         )
+
+
+def _kernels_of(actions: Iterable[Action]) -> set[str]:
+    return {action.kernel for action in actions if isinstance(action, KernelCall)}
+
+
+def _kernel_instances(
+    regions: Iterable[RegionPlan],
+) -> tuple[tuple[str, tuple[int | str, ...]], ...]:
+    """Kernels with their sizes, each once."""
+    calls = {
+        (action.kernel, action.sizes)
+        for region in regions
+        for step in region.steps
+        for action in step.actions
+        if isinstance(action, KernelCall)
+    }
+    return tuple(sorted(calls, key=lambda call: (call[0], tuple(map(str, call[1])))))
 
 
 def _reason(op: str, operators: tuple[str, ...]) -> str:
@@ -237,6 +265,9 @@ def _reason(op: str, operators: tuple[str, ...]) -> str:
         return "decomposed"
     return f"the device has {own}; {others} around it" if others else "the device has it"
 
+
+CACHE_BLOCK = 32
+"""``kCacheBlock`` of ``paged_cache.hpp``."""
 
 _ATTENTION_SCRATCH_BYTES = 64 << 20
 """``kScratchBytes`` of ``contiguous_attention.hpp``."""
@@ -312,6 +343,7 @@ def _cache_groups(graph: Graph, lowering: str) -> tuple[CacheGroup, ...]:
             head_dim=head_dim,
             window=window,
             dtype=graph.dtype.value,
+            block_size=None if lowering == "portable" else CACHE_BLOCK,
         )
         for (kv_heads, head_dim, window), members in layers.items()
     )

@@ -118,7 +118,50 @@ class ActivationCall:
     scratch: TensorRef
 
 
-Action: TypeAlias = OperatorCall | RowCopy | AttentionCall | ActivationCall
+class StepArgument(enum.Enum):
+    """What a kernel is told about the step in flight."""
+
+    CACHE = "cache"
+    """Keys and values of the layer."""
+    SEQUENCES = "sequences"
+    """Rows and blocks of every sequence."""
+    TOKEN_IDS = "token_ids"
+    LOGIT_ROWS = "logit_rows"
+    POSITIONS = "positions"
+
+
+@dataclass(frozen=True, slots=True)
+class HeadOptions:
+    """Norm and rotation of heads on their way to attention; None leaves a step out."""
+
+    norm: TensorRef | None
+    epsilon: float
+    table: RopeTable | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionOptions:
+    """Numbers of an attention."""
+
+    scale: float
+    window: int | None
+    softcap: float | None
+
+
+KernelArgument: TypeAlias = TensorRef | float | StepArgument | HeadOptions | AttentionOptions
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCall:
+    """One op of ``engine/native/ops.hpp``, a class template over the element type and sizes."""
+
+    kernel: str
+    sizes: tuple[int | str, ...]
+    """Template arguments behind the element type; a text is a class of ``ops.hpp``."""
+    arguments: tuple[KernelArgument, ...]
+
+
+Action: TypeAlias = OperatorCall | RowCopy | AttentionCall | ActivationCall | KernelCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +302,8 @@ class EnginePlan:
     cache_groups: tuple[CacheGroup, ...]
     operators: tuple[str, ...]
     """InfiniCore operators called, sorted."""
+    kernels: tuple[tuple[str, tuple[int | str, ...]], ...]
+    """Kernels of our own with their sizes, sorted."""
     choices: tuple[OpChoice, ...]
     memory: MemoryPlan
     ignored_tensors: tuple[str, ...]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from qwen3_codegen.dtypes import DType
-from qwen3_codegen.ir.graph import Region, Value
+from qwen3_codegen.ir.graph import Region, Value, ValueType
 from qwen3_codegen.plan.records import BufferPlan
 
 
@@ -90,12 +90,12 @@ class BufferPool:
         )
 
 
-def row_elements(value: Value) -> int:
-    """Elements of a value per row (per token)."""
+def row_elements(type_: ValueType) -> int:
+    """Elements of a value of this type per row (per token)."""
     count = 1
-    for extent in value.type.shape[1:]:
+    for extent in type_.shape[1:]:
         if not isinstance(extent, int):
-            raise TypeError(f"{value.name}: only the first dimension may be a symbol")
+            raise TypeError(f"{type_}: only the first dimension may be a symbol")
         count *= extent
     return count
 
@@ -153,7 +153,7 @@ class RegionStorage:
 
     def allocate(self, value: Value) -> Place:
         """Gives ``value`` a buffer nothing alive lies in."""
-        columns = row_elements(value)
+        columns = row_elements(value.type)
         place = Place(self._pool.take(value, columns, self._busy()), 0, columns, columns)
         self._places[value.name] = place
         return place

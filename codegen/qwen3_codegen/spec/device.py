@@ -20,7 +20,7 @@ from qwen3_codegen.spec.yaml_loader import read_yaml
 __all__ = ["DeviceSpec", "device_names", "load_device", "parse_dtype"]
 
 _SUFFIXES = (".yaml", ".yml")
-_LOWERINGS = ("portable",)
+_LOWERINGS = ("portable", "native")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,21 +26,33 @@ using Int32Array = py::array_t<int32_t, py::array::c_style>;
 // Asks a Python callable `read(name, layer)` for each weight; layer is None outside the layers.
 class PythonWeightSource final : public WeightSource {
  public:
-  explicit PythonWeightSource(const py::object& read) : read_(read) {}
+  PythonWeightSource(const py::object& read, std::vector<py::array>& kept)
+      : read_(read), kept_(kept) {}
 
   void with_weight(const std::string& name, std::optional<size_t> layer, size_t num_bytes,
                    void (*use)(void* context, const void* host), void* context) override {
     py::gil_scoped_acquire gil;
-    const auto array = py::array::ensure(read_(name, layer), py::array::c_style);
-    require_else(array && static_cast<size_t>(array.nbytes()) == num_bytes, [&] {
-      return "weight " + name + ": the engine needs " + std::to_string(num_bytes) +
-             " bytes, the weight source gave another amount";
-    });
-    use(context, array.data());
+    use(context, array(name, layer, num_bytes).data());
+  }
+
+  const void* adopt(const std::string& name, std::optional<size_t> layer,
+                    size_t num_bytes) override {
+    py::gil_scoped_acquire gil;
+    return kept_.emplace_back(array(name, layer, num_bytes)).data();
   }
 
  private:
+  py::array array(const std::string& name, std::optional<size_t> layer, size_t num_bytes) const {
+    py::array given = py::array::ensure(read_(name, layer), py::array::c_style);
+    require_else(given && static_cast<size_t>(given.nbytes()) == num_bytes, [&] {
+      return "weight " + name + ": the engine needs " + std::to_string(num_bytes) +
+             " bytes, the weight source gave another amount";
+    });
+    return given;
+  }
+
   const py::object& read_;
+  std::vector<py::array>& kept_;
 };
 
 Int32Span span(const Int32Array& array) {
@@ -51,7 +63,7 @@ Int32Span span(const Int32Array& array) {
 class EngineHandle {
  public:
   EngineHandle(EngineFactory factory, const EngineOptions& options, const py::object& read_weight) {
-    PythonWeightSource source(read_weight);
+    PythonWeightSource source(read_weight, weights_);
     py::gil_scoped_release release;
     engine_ = factory(options);
     engine_->load_weights(source);
@@ -87,6 +99,7 @@ class EngineHandle {
 
  private:
   std::mutex mutex_;
+  std::vector<py::array> weights_;  // those the engine reads where they are
   std::unique_ptr<Engine> engine_;
 };
 
@@ -139,6 +152,7 @@ py::list cache_groups(const EngineHandle& handle) {
     entry["head_dim"] = group.head_dim;
     entry["window"] =
         group.window > 0 ? py::object(py::int_(group.window)) : py::object(py::none());
+    entry["block_size"] = group.block_size;
     groups.append(entry);
   }
   return groups;
@@ -163,13 +177,14 @@ void define(py::module_& module, EngineFactory factory) {
   translate_failures();
   py::class_<EngineHandle>(module, "Engine", py::module_local())
       .def(py::init([factory](const py::object& read_weight, size_t max_model_len,
-                              size_t max_num_seqs, size_t max_num_batched_tokens, int device_id) {
+                              size_t max_num_seqs, size_t max_num_batched_tokens, int device_id,
+                              size_t num_blocks) {
              const EngineOptions options{max_model_len, max_num_seqs, max_num_batched_tokens,
-                                         device_id};
+                                         device_id, num_blocks};
              return std::make_unique<EngineHandle>(factory, options, read_weight);
            }),
            py::kw_only(), py::arg("read_weight"), py::arg("max_model_len"), py::arg("max_num_seqs"),
-           py::arg("max_num_batched_tokens"), py::arg("device_id") = 0)
+           py::arg("max_num_batched_tokens"), py::arg("device_id") = 0, py::arg("num_blocks") = 0)
       .def("forward", &EngineHandle::forward, py::arg("token_ids"), py::arg("positions"),
            py::arg("query_lens"), py::arg("seq_lens"), py::arg("logit_rows"), py::arg("places"))
       .def_static("sample_rows", &sample_rows)

@@ -124,8 +124,9 @@ qwen3_status create_c_engine(EngineFactory factory, const qwen3_engine_options* 
     expect(options != nullptr, "options is null");
     expect(options->read_weight != nullptr, "options: read_weight is null");
     auto created = std::make_unique<qwen3_engine>();
-    created->engine = factory({options->max_model_len, options->max_num_seqs,
-                               options->max_num_batched_tokens, options->device_id});
+    created->engine =
+        factory({options->max_model_len, options->max_num_seqs, options->max_num_batched_tokens,
+                 options->device_id, options->num_blocks});
     CallbackWeightSource source(options->read_weight, options->context);
     created->engine->load_weights(source);
     *engine = created.release();
@@ -154,7 +155,7 @@ qwen3_status qwen3_engine_get_cache_group(const qwen3_engine* engine, size_t ind
     const qwen3::CacheGroup& found = engine->engine->cache_groups()[index];
     *group = {found.name.c_str(),  kind_of(found.kind),       found.layers.data(),
               found.layers.size(), found.num_key_value_heads, found.head_dim,
-              found.window};
+              found.window,        found.block_size};
   });
 }
 

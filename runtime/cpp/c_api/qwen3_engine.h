@@ -25,7 +25,7 @@ extern "C" {
 #endif
 
 /* Raised when a struct or function below changes its meaning; see qwen3_engine_abi_version(). */
-#define QWEN3_ENGINE_ABI_VERSION 1
+#define QWEN3_ENGINE_ABI_VERSION 2
 
 /* `layer` of weights outside the layers. */
 #define QWEN3_NO_LAYER (-1)
@@ -51,6 +51,7 @@ typedef struct {
   size_t max_num_seqs;           /* most sequences in flight: slots of the cache */
   size_t max_num_batched_tokens; /* most tokens of a step */
   int device_id;                 /* which of the device's instances */
+  size_t num_blocks;             /* blocks of every paged cache group; 0 where there is none */
   qwen3_read_weight read_weight;
   void* context; /* handed to read_weight */
 } qwen3_engine_options;
@@ -70,7 +71,8 @@ typedef struct {
   size_t num_layers;
   size_t num_key_value_heads;
   size_t head_dim;
-  int32_t window; /* 0: every earlier token is attended to */
+  int32_t window;    /* 0: every earlier token is attended to */
+  size_t block_size; /* tokens of a block of a paged group, else 0 */
 } qwen3_cache_group;
 
 /* Where the sequences of a batch lie in one cache group; what a kind does not use is null. */

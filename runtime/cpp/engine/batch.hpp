@@ -25,7 +25,8 @@ struct CacheGroup {
   std::vector<int32_t> layers;
   size_t num_key_value_heads;
   size_t head_dim;
-  int32_t window;  // 0: every earlier token is attended to
+  int32_t window;     // 0: every earlier token is attended to
+  size_t block_size;  // tokens of a block; 0 where the kind has no blocks
 };
 
 // Where the sequences of a batch lie in one cache group: `slots` [num_seqs] for contiguous and
@@ -52,6 +53,7 @@ struct EngineOptions {
   size_t max_num_seqs = 0;
   size_t max_num_batched_tokens = 0;
   int device_id = 0;
+  size_t num_blocks = 0;  // of every paged cache group
 };
 
 }  // namespace qwen3

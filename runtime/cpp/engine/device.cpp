@@ -70,14 +70,21 @@ void Device::copy_on_device(void* destination, const void* source, size_t num_by
         "infinirtMemcpyAsync (device to device)");
 }
 
-DeviceMemory::DeviceMemory(const Device& device, size_t num_bytes)
-    : device_(&device), num_bytes_(num_bytes) {
-  check(infinirtMalloc(&pointer_, num_bytes), "infinirtMalloc");
+DeviceMemory DeviceMemory::uninitialised(const Device& device, size_t num_bytes) {
+  DeviceMemory memory;
+  memory.device_ = &device;
+  memory.num_bytes_ = num_bytes;
+  check(infinirtMalloc(&memory.pointer_, num_bytes), "infinirtMalloc");
   // The CPU backend reports success with a null pointer when memory runs out.
-  require_else(pointer_ != nullptr, [&] {
+  require_else(memory.pointer_ != nullptr, [&] {
     return "infinirtMalloc: out of device memory at an allocation of " + std::to_string(num_bytes) +
            " bytes";
   });
+  return memory;
+}
+
+DeviceMemory::DeviceMemory(const Device& device, size_t num_bytes)
+    : DeviceMemory(uninitialised(device, num_bytes)) {
   // infinirtMemset is younger than the oldest supported release.
   const std::vector<std::byte> zeros(std::min<size_t>(num_bytes, size_t{1} << 20));
   for (size_t done = 0; done < num_bytes; done += zeros.size()) {

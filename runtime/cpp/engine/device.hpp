@@ -45,12 +45,15 @@ class Device {
   infiniopHandle_t handle_ = nullptr;
 };
 
-// Device memory with one owner. It is zero-filled: operators of some releases read their output
-// (gemm with beta 0), and whatever they read must be finite.
+// Device memory with one owner.
 class DeviceMemory {
  public:
   DeviceMemory() = default;
+  // Zero-filled: operators of some releases read their output (gemm with beta 0), and whatever they
+  // read must be finite.
   DeviceMemory(const Device& device, size_t num_bytes);
+  // For memory that is written before it is read; its pages are not touched here.
+  static DeviceMemory uninitialised(const Device& device, size_t num_bytes);
   ~DeviceMemory();
   DeviceMemory(DeviceMemory&& other) noexcept;
   DeviceMemory& operator=(DeviceMemory&& other) noexcept;

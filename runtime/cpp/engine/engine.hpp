@@ -21,6 +21,14 @@ class WeightSource {
   // or has another size than `num_bytes`.
   virtual void with_weight(const std::string& name, std::optional<size_t> layer, size_t num_bytes,
                            void (*use)(void* context, const void* host), void* context) = 0;
+
+  // Host memory with the named weight that stays as it is for as long as the engine lives, or null
+  // when the source cannot promise that; then the engine copies what `with_weight` shows.
+  virtual const void* adopt(const std::string& name, std::optional<size_t> layer,
+                            size_t num_bytes) {
+    static_cast<void>(name), static_cast<void>(layer), static_cast<void>(num_bytes);
+    return nullptr;
+  }
 };
 
 class Engine {

@@ -26,6 +26,8 @@ class CacheGroup:
     head_dim: int
     window: int | None
     dtype: str
+    block_size: int | None = None
+    """Tokens of a block of a paged group; None for other kinds."""
 
     @property
     def bytes_per_token(self) -> int:
@@ -95,6 +97,11 @@ class Engine(Protocol):
     @property
     def cache_groups(self) -> tuple[CacheGroup, ...]:
         """Cache groups, in the order a batch gives places for them."""
+        ...
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks of every paged cache group; 0 where there is none."""
         ...
 
     def forward(self, batch: Batch) -> FloatRows:

@@ -25,6 +25,8 @@ class Capacity:
     max_num_seqs: int
     max_num_batched_tokens: int
     kv_cache_bytes: int
+    num_blocks: int = 0
+    """Blocks of every paged cache group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,15 +58,22 @@ def plan_capacity(
         EngineError: A limit is not positive, beyond the model, or does not fit the budget.
     """
     _require_positive("max_num_seqs", limits.max_num_seqs)
-    per_token = sum(group.bytes_per_token for group in groups) * limits.max_num_seqs
-    budget = limits.kv_cache_memory
     available = _available_memory()
+    budget = limits.kv_cache_memory
     if budget is None:
         budget = min(available // 4, _LARGEST_DEFAULT_BUDGET)
+    # A contiguous cache has room for every sequence at its longest, a paged one for one of them at
+    # least: others wait until blocks are free.
+    per_token = sum(group.bytes_per_token for group in groups)
+    is_paged = any(group.kind == "paged" for group in groups)
+    num_longest = 1 if is_paged else limits.max_num_seqs
+    unit = max((group.block_size or _BUCKET for group in groups), default=_BUCKET)
     max_model_len = limits.max_model_len
     if max_model_len is None:
-        fitting = budget // max(1, per_token) // _BUCKET * _BUCKET
-        max_model_len = _default_model_len(fitting, max_position_embeddings, budget, per_token)
+        fitting = budget // max(1, per_token * num_longest) // unit * unit
+        max_model_len = _default_model_len(
+            fitting, max_position_embeddings, budget, per_token * num_longest
+        )
     _require_positive("max_model_len", max_model_len)
     if max_model_len > max_position_embeddings:
         raise EngineError(
@@ -72,22 +81,12 @@ def plan_capacity(
             got=max_model_len,
             expected=f"at most max_position_embeddings = {max_position_embeddings}",
         )
-    needed = per_token * -(-max_model_len // _BUCKET) * _BUCKET
-    if limits.kv_cache_memory is not None and needed > limits.kv_cache_memory:
-        raise EngineError(
-            "keys and values do not fit kv_cache_memory",
-            got=f"{needed} bytes for {limits.max_num_seqs} sequences of {max_model_len} tokens",
-            expected=f"at most {limits.kv_cache_memory} bytes",
-            hint="a smaller max_model_len or max_num_seqs",
-        )
-    if needed > available:
-        raise EngineError(
-            "keys and values do not fit the free memory",
-            got=f"{needed / 1e9:.1f} GB for {limits.max_num_seqs} sequences of "
-            f"{max_model_len} tokens",
-            expected=f"at most {available / 1e9:.1f} GB",
-            hint="a smaller max_model_len or max_num_seqs",
-        )
+    units = num_longest * -(-max_model_len // unit)
+    _require_room(units * unit * per_token, num_longest, max_model_len, limits, available)
+    num_blocks = 0
+    if is_paged:
+        wanted = limits.max_num_seqs * -(-max_model_len // unit)
+        num_blocks = units = max(units, min(wanted, budget // (unit * per_token)))
     max_num_batched_tokens = limits.max_num_batched_tokens
     if max_num_batched_tokens is None:
         whole = max_model_len * limits.max_num_seqs
@@ -97,8 +96,31 @@ def plan_capacity(
         max_model_len=max_model_len,
         max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=max_num_batched_tokens,
-        kv_cache_bytes=needed,
+        kv_cache_bytes=units * unit * per_token,
+        num_blocks=num_blocks,
     )
+
+
+def _require_room(
+    needed: int, num_seqs: int, max_model_len: int, limits: Limits, available: int
+) -> None:
+    """Refuses keys and values that do not fit what the user gave, or what is free."""
+    what = f"{num_seqs} sequence{'s' if num_seqs > 1 else ''} of {max_model_len} tokens"
+    smaller = "a smaller max_model_len" + (" or max_num_seqs" if num_seqs > 1 else "")
+    if limits.kv_cache_memory is not None and needed > limits.kv_cache_memory:
+        raise EngineError(
+            "keys and values do not fit kv_cache_memory",
+            got=f"{needed} bytes for {what}",
+            expected=f"at most {limits.kv_cache_memory} bytes",
+            hint=smaller,
+        )
+    if needed > available:
+        raise EngineError(
+            "keys and values do not fit the free memory",
+            got=f"{needed / 1e9:.1f} GB for {what}",
+            expected=f"at most {available / 1e9:.1f} GB",
+            hint=smaller,
+        )
 
 
 def _default_model_len(fitting: int, longest: int, budget: int, per_token: int) -> int:

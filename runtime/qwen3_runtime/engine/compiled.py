@@ -99,6 +99,11 @@ class CompiledEngine:
         return self.capacity.max_num_batched_tokens
 
     @property
+    def num_blocks(self) -> int:
+        """Blocks of every paged cache group; 0 where there is none."""
+        return self.capacity.num_blocks
+
+    @property
     def cache_groups(self) -> tuple[CacheGroup, ...]:
         """Cache groups, in the order a batch gives places for them."""
         return self._cache_groups
@@ -204,6 +209,7 @@ def _load(
             max_model_len=capacity.max_model_len,
             max_num_seqs=capacity.max_num_seqs,
             max_num_batched_tokens=capacity.max_num_batched_tokens,
+            num_blocks=capacity.num_blocks,
         )
         store.release()
     return engine

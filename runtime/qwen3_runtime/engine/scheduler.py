@@ -1,8 +1,8 @@
 """Continuous batching: which tokens of which sequences go into the next step.
 
 Running sequences give one token each; what is left of ``max_num_batched_tokens`` goes to prompts,
-cut into chunks, first come first served. A sequence holds a slot in every contiguous cache group
-from its first chunk to its end.
+cut into chunks, first come first served. From its first chunk to its end a sequence holds a slot,
+which is its place in contiguous cache groups, and in paged ones the blocks of its longest length.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from qwen3_runtime.engine.batch import Batch, CachePlaces, Engine
+from qwen3_runtime.engine.batch import Batch, CacheGroup, CachePlaces, Engine
+from qwen3_runtime.engine.block_pool import BlockPool
 
 
 @dataclass(slots=True, eq=False)
@@ -24,7 +25,11 @@ class Sequence:
     wants_all_logits: bool = False
     """Logits of every token, not only of the last one."""
     num_cached_tokens: int = 0
+    max_len: int | None = None
+    """Most tokens it may come to have; None: no more than it has."""
     slot: int | None = None
+    blocks: list[list[int]] = field(default_factory=list)
+    """Its block numbers in every cache group; none in contiguous ones."""
 
     @property
     def num_new_tokens(self) -> int:
@@ -60,9 +65,11 @@ class Scheduler:
     waiting: deque[Sequence] = field(default_factory=deque)
     running: list[Sequence] = field(default_factory=list)
     _free_slots: list[int] = field(init=False)
+    _pools: list[BlockPool] = field(init=False)
 
     def __post_init__(self) -> None:
         self._free_slots = list(range(self.engine.max_num_seqs))[::-1]
+        self._pools = [BlockPool(self.engine.num_blocks) for _ in self.engine.cache_groups]
 
     def add(self, sequence: Sequence) -> None:
         """Queues a sequence."""
@@ -77,6 +84,9 @@ class Scheduler:
         if sequence.slot is not None:
             self._free_slots.append(sequence.slot)
             sequence.slot = None
+        for pool, blocks in zip(self._pools, sequence.blocks, strict=False):
+            pool.release(blocks)
+        sequence.blocks = []
 
     @property
     def has_work(self) -> bool:
@@ -85,9 +95,13 @@ class Scheduler:
 
     def schedule(self) -> ScheduledStep:
         """Returns the next step; call ``advance`` when the engine has carried it out."""
-        while self.waiting and self._free_slots:
+        while self.waiting and self._free_slots and self._has_blocks_for(self.waiting[0]):
             sequence = self.waiting.popleft()
             sequence.slot = self._free_slots.pop()
+            sequence.blocks = [
+                pool.allocate(count)
+                for pool, count in zip(self._pools, self._blocks_of(sequence), strict=True)
+            ]
             self.running.append(sequence)
         budget = self.engine.max_num_batched_tokens
         # Decodes first: a long prompt must not hold up those who wait for their next token.
@@ -98,7 +112,20 @@ class Scheduler:
             if count > 0:
                 shares.append((sequence, count))
                 budget -= count
-        return _step(shares, len(self.engine.cache_groups))
+        return _step(shares, self.engine.cache_groups)
+
+    def _has_blocks_for(self, sequence: Sequence) -> bool:
+        wanted = self._blocks_of(sequence)
+        return all(count <= pool.num_free for pool, count in zip(self._pools, wanted, strict=True))
+
+    def _blocks_of(self, sequence: Sequence) -> list[int]:
+        """Blocks a sequence needs in every cache group."""
+        longest = max(len(sequence.token_ids), sequence.max_len or 0)
+        longest = min(longest, self.engine.max_model_len)
+        return [
+            0 if group.block_size is None else -(-longest // group.block_size)
+            for group in self.engine.cache_groups
+        ]
 
     @staticmethod
     def advance(step: ScheduledStep) -> None:
@@ -107,7 +134,9 @@ class Scheduler:
             share.sequence.num_cached_tokens += share.num_tokens
 
 
-def _step(shares: SequenceOf[tuple[Sequence, int]], num_groups: int) -> ScheduledStep:
+def _step(
+    shares: SequenceOf[tuple[Sequence, int]], groups: SequenceOf[CacheGroup]
+) -> ScheduledStep:
     token_ids: list[int] = []
     positions: list[int] = []
     logit_rows: list[int] = []
@@ -123,16 +152,26 @@ def _step(shares: SequenceOf[tuple[Sequence, int]], num_groups: int) -> Schedule
         rows = range(len(logit_rows), len(logit_rows) + len(wanted))
         logit_rows += wanted
         scheduled.append(Scheduled(sequence, count, rows, is_complete))
-    slots = _int32([sequence.slot for sequence, _ in shares])
+    sequences = [sequence for sequence, _ in shares]
     batch = Batch(
         token_ids=_int32(token_ids),
         positions=_int32(positions),
         query_lens=_int32([count for _, count in shares]),
         seq_lens=_int32([sequence.num_cached_tokens + count for sequence, count in shares]),
         logit_rows=_int32(logit_rows),
-        places=tuple(CachePlaces(slots=slots) for _ in range(num_groups)),
+        places=tuple(_places(sequences, index, group) for index, group in enumerate(groups)),
     )
     return ScheduledStep(batch, tuple(scheduled))
+
+
+def _places(sequences: SequenceOf[Sequence], index: int, group: CacheGroup) -> CachePlaces:
+    if group.block_size is None:
+        return CachePlaces(slots=_int32([sequence.slot for sequence in sequences]))
+    tables = [sequence.blocks[index] for sequence in sequences]
+    rows = np.full((len(tables), max(map(len, tables))), -1, dtype=np.int32)
+    for row, blocks in zip(rows, tables, strict=True):
+        row[: len(blocks)] = blocks
+    return CachePlaces(block_table=rows)
 
 
 def _int32(values: object) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

@@ -127,6 +127,9 @@ ATTENTION = OpDef(
     result=f"[{NUM_TOKENS}, heads, v_head_dim]",
     shape_rule=_attention_shape,
     reference=_attention,
-    lowerings={"portable": calls("gemm", "causal_softmax", "rearrange")},
+    lowerings={
+        "portable": calls("gemm", "causal_softmax", "rearrange"),
+        "native": calls("AppendKeyValue", "PagedAttention"),
+    },
     stateful=True,
 )

@@ -33,6 +33,9 @@ _ACTIVATION_LOWERINGS: Mapping[str, Lowering] = {
     "softplus": refused("used only by gated_delta_net, which has no decomposition"),
     "tanh": refused("InfiniCore 0.1.0 has no tanh operator"),
 }
+_NATIVE_ACTIVATION_LOWERINGS = {
+    "softplus": refused("used only by gated_delta_net, which has no kernel yet"),
+}
 
 
 def _equal_shapes(shapes: Shapes, attributes: Attributes) -> tuple[Shape, ...]:
@@ -79,7 +82,10 @@ def _activation_op(name: str, function: Callable[[Array], Array]) -> OpDef:
         result="the shape of x",
         shape_rule=same_as("x"),
         reference=lambda inputs, attributes, step: function(inputs["x"]),
-        lowerings={"portable": _ACTIVATION_LOWERINGS[name]},
+        lowerings={
+            "portable": _ACTIVATION_LOWERINGS[name],
+            "native": _NATIVE_ACTIVATION_LOWERINGS.get(name, calls("Unary")),
+        },
     )
 
 
@@ -90,7 +96,7 @@ ADD = OpDef(
     result="the shape of a",
     shape_rule=_equal_shapes,
     reference=_add,
-    lowerings={"portable": calls("add")},
+    lowerings={"portable": calls("add"), "native": calls("Binary")},
 )
 
 MUL = OpDef(
@@ -103,7 +109,7 @@ MUL = OpDef(
     result="the shape of a",
     shape_rule=_mul_shape,
     reference=_mul,
-    lowerings={"portable": calls("mul")},
+    lowerings={"portable": calls("mul"), "native": calls("Binary")},
 )
 
 SCALE = OpDef(
@@ -114,7 +120,10 @@ SCALE = OpDef(
     result="the shape of x",
     shape_rule=same_as("x"),
     reference=_scale,
-    lowerings={"portable": calls("mul", "gemm", "rearrange")},
+    lowerings={
+        "portable": calls("mul", "gemm", "rearrange"),
+        "native": calls("ScaleRows"),
+    },
 )
 
 SWIGLU = OpDef(
@@ -124,7 +133,7 @@ SWIGLU = OpDef(
     result="the shape of gate",
     shape_rule=_equal_shapes,
     reference=_swiglu,
-    lowerings={"portable": calls("swiglu")},
+    lowerings={"portable": calls("swiglu"), "native": calls("Binary")},
 )
 
 ACTIVATION_OPS = tuple(_activation_op(name, function) for name, function in ACTIVATIONS.items())

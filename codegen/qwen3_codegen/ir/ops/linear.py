@@ -60,7 +60,7 @@ EMBEDDING = OpDef(
     result=f"[{NUM_TOKENS}, hidden_size]",
     shape_rule=_embedding_shape,
     reference=_embedding,
-    lowerings={"portable": calls()},
+    lowerings={"portable": calls(), "native": calls("GatherRows")},
 )
 
 LINEAR = OpDef(
@@ -79,5 +79,8 @@ LINEAR = OpDef(
     result="[rows, out_features]",
     shape_rule=_linear_shape,
     reference=_linear,
-    lowerings={"portable": calls("gemm", "rearrange", "add")},
+    lowerings={
+        "portable": calls("gemm", "rearrange", "add"),
+        "native": calls("Linear", "RepeatRow", "CopyRows", "Binary"),
+    },
 )

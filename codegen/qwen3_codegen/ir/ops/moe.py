@@ -92,6 +92,7 @@ MOE = OpDef(
     shape_rule=_moe_shape,
     reference=_moe,
     lowerings={
-        "portable": refused("choosing experts needs values on the host in the middle of a step")
+        "portable": refused("choosing experts needs values on the host in the middle of a step"),
+        "native": refused("no kernel yet"),
     },
 )

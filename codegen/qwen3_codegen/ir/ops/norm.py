@@ -73,7 +73,7 @@ RMS_NORM = OpDef(
     result="the shape of x",
     shape_rule=_norm_shape,
     reference=_rms_norm,
-    lowerings={"portable": calls("rms_norm", "rearrange")},
+    lowerings={"portable": calls("rms_norm", "rearrange"), "native": calls("RmsNorm")},
 )
 
 LAYER_NORM = OpDef(
@@ -88,7 +88,10 @@ LAYER_NORM = OpDef(
     result="the shape of x",
     shape_rule=_norm_shape,
     reference=_layer_norm,
-    lowerings={"portable": refused("InfiniCore 0.1.0 has no layer_norm operator")},
+    lowerings={
+        "portable": refused("InfiniCore 0.1.0 has no layer_norm operator"),
+        "native": refused("no kernel yet"),
+    },
 )
 
 L2_NORM = OpDef(
@@ -102,5 +105,8 @@ L2_NORM = OpDef(
     result="the shape of x",
     shape_rule=_norm_shape,
     reference=_l2_norm,
-    lowerings={"portable": refused("used only by gated_delta_net, which has no decomposition")},
+    lowerings={
+        "portable": refused("used only by gated_delta_net, which has no decomposition"),
+        "native": refused("used only by gated_delta_net, which has no kernel yet"),
+    },
 )

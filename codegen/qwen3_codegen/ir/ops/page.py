@@ -24,8 +24,11 @@ each row is what the op means; the interpreter runs it, and emitted engines are 
 number of rows whose logits are asked for, `rows` either of them. *activation* is the model's
 dtype; inputs marked float32 stay so beside half activations.
 
-| op | results | per-sequence cache | portable lowering |
-|---|---|---|---|
+Lowerings name what carries an op out: operators of InfiniCore (portable), or classes of
+`runtime/cpp/engine/native/ops.hpp` (native).
+
+| op | results | per-sequence cache | portable lowering | native lowering |
+|---|---|---|---|---|
 """
 
 
@@ -37,8 +40,11 @@ def render_page() -> str:
 
 def _overview(op: OpDef) -> str:
     cached = "yes" if op.stateful else ""
-    lowering = _lowering(op.lowerings["portable"], brief=True)
-    return f"| [{op.name}](#{op.name}) | {_code(op.result)} | {cached} | {lowering} |"
+    portable, native = (
+        _lowering(op.lowerings[name], brief=True) for name in ("portable", "native")
+    )
+    result = _code(op.result)
+    return f"| [{op.name}](#{op.name}) | {result} | {cached} | {portable} | {native} |"
 
 
 def _section(op: OpDef) -> Iterator[str]:
@@ -62,7 +68,9 @@ def _section(op: OpDef) -> Iterator[str]:
             bound = ", above zero" if attribute.positive else ""
             yield f"| {attribute.name} | {attribute.kind.value}{bound} | {attribute.doc} |"
     yield ""
-    for name, lowering in op.lowerings.items():
+    for number, (name, lowering) in enumerate(op.lowerings.items()):
+        if number:
+            yield ""
         yield f"{name.capitalize()} lowering: {_lowering(lowering, brief=False)}."
 
 

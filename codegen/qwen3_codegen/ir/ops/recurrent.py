@@ -120,7 +120,10 @@ CAUSAL_CONV1D = OpDef(
     result="the shape of x",
     shape_rule=_conv_shape,
     reference=_conv,
-    lowerings={"portable": refused("recurrent caches have no decomposition yet")},
+    lowerings={
+        "portable": refused("recurrent caches have no decomposition yet"),
+        "native": refused("recurrent caches have no kernel yet"),
+    },
     stateful=True,
 )
 
@@ -148,6 +151,9 @@ GATED_DELTA_NET = OpDef(
     result=f"[{NUM_TOKENS}, v_heads, v_dim]",
     shape_rule=_delta_shape,
     reference=_delta,
-    lowerings={"portable": refused("recurrent caches have no decomposition yet")},
+    lowerings={
+        "portable": refused("recurrent caches have no decomposition yet"),
+        "native": refused("recurrent caches have no kernel yet"),
+    },
     stateful=True,
 )

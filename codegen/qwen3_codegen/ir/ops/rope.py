@@ -57,5 +57,5 @@ ROPE = OpDef(
     result="the shape of x",
     shape_rule=_rope_shape,
     reference=_rope,
-    lowerings={"portable": calls("rope", "rearrange")},
+    lowerings={"portable": calls("rope", "rearrange"), "native": calls("TransformHeads")},
 )

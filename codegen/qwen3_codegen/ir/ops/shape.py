@@ -109,7 +109,7 @@ RESHAPE = OpDef(
     result="[rows, *shape]",
     shape_rule=_reshape_shape,
     reference=_reshape,
-    lowerings={"portable": calls()},
+    lowerings={"portable": calls(), "native": calls()},
 )
 
 SPLIT = OpDef(
@@ -122,7 +122,7 @@ SPLIT = OpDef(
     result="[..., sizes[i]] for each part",
     shape_rule=_split_shape,
     reference=_split,
-    lowerings={"portable": calls()},
+    lowerings={"portable": calls(), "native": calls()},
 )
 
 CONCAT = OpDef(
@@ -132,7 +132,7 @@ CONCAT = OpDef(
     result="[..., sum of sizes]",
     shape_rule=_concat_shape,
     reference=_concat,
-    lowerings={"portable": calls("rearrange")},
+    lowerings={"portable": calls("rearrange"), "native": calls("CopyRows")},
 )
 
 GATHER_ROWS = OpDef(
@@ -142,5 +142,5 @@ GATHER_ROWS = OpDef(
     result=f"[{NUM_LOGIT_ROWS}, ...]",
     shape_rule=_gather_rows_shape,
     reference=_gather_rows,
-    lowerings={"portable": calls()},
+    lowerings={"portable": calls(), "native": calls("GatherRows")},
 )

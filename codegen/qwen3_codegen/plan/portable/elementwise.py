@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import replace
 
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.ir.graph import Node
-from qwen3_codegen.plan.portable.context import (
+from qwen3_codegen.plan.context import (
     Lowered,
     RegionContext,
     number,
+    onto,
     spread_last,
     spread_scalar,
+    target_of,
 )
 from qwen3_codegen.plan.records import (
     ActivationCall,
-    Definition,
     OperatorCall,
     Origin,
     TensorRef,
@@ -33,8 +33,8 @@ def lower_binary(node: Node, context: RegionContext) -> Lowered:
     operands = [context.ref(first), context.ref(second)]
     if context.type_of(second).shape != node.output.type.shape:
         operands[1] = spread_last(operands[1], node.output.type)
-    definition = _onto(first, node, context, beside=[second])
-    return (definition,), (OperatorCall(node.op, (_target(node), *operands)),)
+    definition = onto(first, node, context, beside=[second])
+    return (definition,), (OperatorCall(node.op, (target_of(node), *operands)),)
 
 
 def lower_scale(node: Node, context: RegionContext) -> Lowered:
@@ -49,9 +49,9 @@ def lower_scale(node: Node, context: RegionContext) -> Lowered:
     engine.use(node, "mul", c=dtype, a=dtype, b=dtype)
     factor = engine.constant("scale", number(node, "factor"))
     source = node.inputs["x"]
-    definition = _onto(source, node, context)
+    definition = onto(source, node, context)
     spread = spread_scalar(factor, node.output.type)
-    return (definition,), (OperatorCall("mul", (_target(node), context.ref(source), spread)),)
+    return (definition,), (OperatorCall("mul", (target_of(node), context.ref(source), spread)),)
 
 
 def _scale_by_gemm(node: Node, context: RegionContext) -> Lowered:
@@ -61,7 +61,7 @@ def _scale_by_gemm(node: Node, context: RegionContext) -> Lowered:
     engine.use(node, "gemm", c=dtype, a=dtype, b=dtype)
     engine.use(node, "rearrange", dst=dtype, src=dtype)
     rows, columns = node.output.type.shape
-    engine.scratch_columns = max(engine.scratch_columns, row_elements(node.output) + 1)
+    engine.scratch_columns = max(engine.scratch_columns, row_elements(node.output.type) + 1)
     scratch = TensorRef(Origin.BUFFER, "scratch")
     left = scratch.viewed("rows", 0, rows).viewed("shaped", (rows, 1))
     right = scratch.viewed("rows", rows, columns).viewed("shaped", (1, columns))
@@ -73,10 +73,10 @@ def _scale_by_gemm(node: Node, context: RegionContext) -> Lowered:
         for part, shape in ((left, (rows, 1)), (right, (1, columns)))
     ]
     source = context.ref(node.inputs["x"])
-    definition = _onto(node.inputs["x"], node, context)
+    definition = onto(node.inputs["x"], node, context)
     if definition.reference != source:
-        actions.append(OperatorCall("rearrange", (_target(node), source)))
-    gemm = OperatorCall("gemm", (_target(node), left, right), (1.0, number(node, "factor")))
+        actions.append(OperatorCall("rearrange", (target_of(node), source)))
+    gemm = OperatorCall("gemm", (target_of(node), left, right), (1.0, number(node, "factor")))
     return (definition,), (*actions, gemm)
 
 
@@ -85,9 +85,9 @@ def lower_swiglu(node: Node, context: RegionContext) -> Lowered:
     dtype = node.output.type.dtype
     context.engine.use(node, "swiglu", c=dtype, a=dtype, b=dtype)
     gate, up = node.inputs["gate"], node.inputs["up"]
-    definition = _onto(gate, node, context, beside=[up])
+    definition = onto(gate, node, context, beside=[up])
     return (definition,), (
-        OperatorCall("swiglu", (_target(node), context.ref(up), context.ref(gate))),
+        OperatorCall("swiglu", (target_of(node), context.ref(up), context.ref(gate))),
     )
 
 
@@ -97,8 +97,8 @@ def lower_silu(node: Node, context: RegionContext) -> Lowered:
     context.engine.use(node, "swiglu", c=dtype, a=dtype, b=dtype)
     ones = spread_scalar(context.engine.constant("one", 1.0), node.output.type)
     source = node.inputs["x"]
-    definition = _onto(source, node, context)
-    return (definition,), (OperatorCall("swiglu", (_target(node), ones, context.ref(source))),)
+    definition = onto(source, node, context)
+    return (definition,), (OperatorCall("swiglu", (target_of(node), ones, context.ref(source))),)
 
 
 def lower_relu(node: Node, context: RegionContext) -> Lowered:
@@ -106,7 +106,7 @@ def lower_relu(node: Node, context: RegionContext) -> Lowered:
     dtype = node.output.type.dtype
     context.engine.use(node, "relu", y=dtype, x=dtype)
     definition = context.allocate(node.output)
-    target = _target(node)
+    target = target_of(node)
     relu = OperatorCall("relu", (target, context.ref(node.inputs["x"])))
     if node.op == "relu":
         return (definition,), (relu,)
@@ -136,35 +136,12 @@ def lower_gelu_tanh(node: Node, context: RegionContext) -> Lowered:
         engine.constant("zero", 0.0),
     )
     definition = context.allocate(node.output)
-    engine.scratch_columns = max(engine.scratch_columns, 3 * row_elements(node.output))
+    engine.scratch_columns = max(engine.scratch_columns, 3 * row_elements(node.output.type))
     call = ActivationCall(
         "gelu_tanh",
-        _target(node),
+        target_of(node),
         context.ref(node.inputs["x"]),
         constants,
         TensorRef(Origin.BUFFER, "scratch"),
     )
     return (definition,), (call,)
-
-
-def _target(node: Node) -> TensorRef:
-    return TensorRef(Origin.VALUE, node.output.name)
-
-
-def _onto(
-    name: str, node: Node, context: RegionContext, *, beside: Iterable[str] = ()
-) -> Definition:
-    """Puts the result where the input ``name`` lies if that is free to go, else elsewhere.
-
-    Inputs ``beside`` it may lie there too, but only element for element.
-    """
-    here = context.storage.place(name), context.type_of(name)
-    shifted = [
-        other
-        for other in beside
-        if context.storage.has(other)
-        and (context.storage.place(other), context.type_of(other)) != here
-    ]
-    if context.storage.may_overwrite(name, beside=shifted):
-        return context.overwrite(node.output, name)
-    return context.allocate(node.output)

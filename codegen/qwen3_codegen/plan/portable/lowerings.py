@@ -6,14 +6,13 @@ otherwise it gets memory of its own.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.ir.graph import Graph, Node
 from qwen3_codegen.ir.ops import OPS
-from qwen3_codegen.plan.portable.context import Lowered, RegionContext, number, spread_vector
+from qwen3_codegen.plan.context import Lowered, RegionContext, number, spread_vector
 from qwen3_codegen.plan.portable.elementwise import (
     lower_binary,
     lower_gelu_tanh,
@@ -32,7 +31,7 @@ from qwen3_codegen.plan.records import (
     RowCopy,
     TensorRef,
 )
-from qwen3_codegen.plan.storage import row_elements
+from qwen3_codegen.plan.shape_lowerings import lower_reshape, lower_split
 
 NEOX = "INFINIOP_ROPE_ALGO_GPT_NEOX"
 GPT_J = "INFINIOP_ROPE_ALGO_GPT_J"
@@ -67,6 +66,13 @@ def lower_node(node: Node, context: RegionContext) -> Lowered:
         LoweringError: The device lacks an operator.
     """
     return LOWERINGS[node.op](node, context)
+
+
+def copy_value(node: Node, context: RegionContext, target: TensorRef, name: str) -> Action:
+    """Returns the call that copies a value to ``target``."""
+    dtype = context.type_of(name).dtype
+    context.engine.use(node, "rearrange", dst=dtype, src=dtype)
+    return OperatorCall("rearrange", (target, context.ref(name)))
 
 
 def _embedding(node: Node, context: RegionContext) -> Lowered:
@@ -223,44 +229,6 @@ def _attention(node: Node, context: RegionContext) -> Lowered:
     return (definition,), (call,)
 
 
-def _split(node: Node, context: RegionContext) -> Lowered:
-    source = node.inputs["x"]
-    place = context.storage.place(source)
-    last = len(context.type_of(source).shape) - 1
-    if last != 1:
-        raise LoweringError(
-            "values can be split over the last of two dimensions only",
-            where=node.location,
-            got=str(context.type_of(source)),
-            hint="split before reshape",
-        )
-    definitions = []
-    start = 0
-    for output in node.outputs:
-        count = row_elements(output)
-        reference = context.ref(source).viewed("columns", start, count)
-        definitions.append(context.view(output, reference, place.columns(start, count)))
-        start += count
-    return tuple(definitions), ()
-
-
-def _reshape(node: Node, context: RegionContext) -> Lowered:
-    source = node.inputs["x"]
-    old, new = context.type_of(source).shape, node.output.type.shape
-    reference = context.ref(source)
-    for _ in range(len(old) - 2):
-        reference = reference.viewed("flatten", 1)
-    for axis, inner in enumerate(_inner_products(new), start=1):
-        reference = reference.viewed("unflatten", axis, new[axis], inner)
-    return (context.view(node.output, reference, context.storage.place(source)),), ()
-
-
-def _inner_products(shape: tuple[int | str, ...]) -> list[int]:
-    """For [rows, a, b, c]: the products b*c and c that unflattening splits off."""
-    sizes = [int(extent) for extent in shape[1:]]
-    return [math.prod(sizes[axis + 1 :]) for axis in range(len(sizes) - 1)]
-
-
 def _concat(node: Node, context: RegionContext) -> Lowered:
     dtype = node.output.type.dtype
     context.engine.use(node, "rearrange", dst=dtype, src=dtype)
@@ -287,12 +255,12 @@ LOWERINGS: Mapping[str, Callable[[Node, RegionContext], Lowered]] = {
     "mul": lower_binary,
     "relu": lower_relu,
     "relu2": lower_relu,
-    "reshape": _reshape,
+    "reshape": lower_reshape,
     "rms_norm": _rms_norm,
     "rope": _rope,
     "scale": lower_scale,
     "silu": lower_silu,
-    "split": _split,
+    "split": lower_split,
     "swiglu": lower_swiglu,
 }
 """The ops this lowering carries out; every other op is refused by name."""

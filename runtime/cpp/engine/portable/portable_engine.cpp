@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-#include "engine/check.hpp"
+#include "engine/batch_checks.hpp"
 #include "kernels/half.hpp"
 
 namespace qwen3 {
@@ -21,21 +21,6 @@ void store_halves(const std::vector<float>& values, Half* halves) {
 template <class Half>
 void load_halves(const Half* halves, size_t count, float* values) {
   for (size_t i = 0; i < count; ++i) values[i] = kernels::to_float(halves[i]);
-}
-
-// Before a device is touched or memory taken.
-const EngineOptions& checked(const EngineOptions& options, const EngineTraits& traits) {
-  require(
-      options.max_model_len > 0 && options.max_num_seqs > 0 && options.max_num_batched_tokens > 0,
-      "max_model_len, max_num_seqs and max_num_batched_tokens must be positive");
-  require(std::max(options.max_num_seqs, options.max_num_batched_tokens) <= size_t{INT32_MAX},
-          "max_num_seqs and max_num_batched_tokens must fit 32 bits");
-  require_else(options.max_model_len <= traits.max_position_embeddings, [&] {
-    return "max_model_len " + std::to_string(options.max_model_len) + " is beyond the " +
-           std::to_string(traits.max_position_embeddings) +
-           " positions of the model (max_position_embeddings)";
-  });
-  return options;
 }
 
 }  // namespace
@@ -57,7 +42,7 @@ std::vector<std::byte> stored_as(infiniDtype_t dtype, const std::vector<float>& 
 PortableEngine::PortableEngine(const EngineTraits& traits, const EngineOptions& options,
                                std::vector<CacheGroup> cache_groups)
     : traits_(traits),
-      options_(checked(options, traits)),
+      options_(checked_options(options, traits.max_position_embeddings)),
       device_(traits.target, options.device_id),
       cache_groups_(std::move(cache_groups)) {
   position_buffer_ = allocate(INFINI_DTYPE_I32, {options.max_num_batched_tokens});
@@ -143,68 +128,8 @@ void PortableEngine::allocate_cache() {
   }
 }
 
-void PortableEngine::check_batch(const Batch& batch) const {
-  const size_t num_tokens = batch.token_ids.size;
-  require_else(num_tokens > 0 && num_tokens <= options_.max_num_batched_tokens, [&] {
-    return "a step takes 1 to " + std::to_string(options_.max_num_batched_tokens) +
-           " tokens (max_num_batched_tokens), got " + std::to_string(num_tokens);
-  });
-  require(batch.positions.size == num_tokens, "a step needs one position per token");
-  check_sequences(batch);
-  for (size_t i = 0; i < num_tokens; ++i) {
-    const int32_t token = batch.token_ids[i];
-    require_else(token >= 0 && static_cast<size_t>(token) < traits_.vocab_size, [&] {
-      return "token id " + std::to_string(token) + " is outside the vocabulary of " +
-             std::to_string(traits_.vocab_size);
-    });
-  }
-  int32_t previous = -1;
-  for (size_t i = 0; i < batch.logit_rows.size; ++i) {
-    const int32_t row = batch.logit_rows[i];
-    require(row > previous && static_cast<size_t>(row) < num_tokens,
-            "logit rows must be rows of the step, in ascending order");
-    previous = row;
-  }
-}
-
-void PortableEngine::check_sequences(const Batch& batch) const {
-  const size_t num_tokens = batch.token_ids.size;
-  const size_t num_seqs = batch.query_lens.size;
-  require(num_seqs <= options_.max_num_seqs && batch.seq_lens.size == num_seqs,
-          "a step takes at most max_num_seqs sequences, with a seq_len each");
-  const auto require_of = [](size_t sequence, bool condition, const char* message) {
-    require_else(condition,
-                 [&] { return "sequence " + std::to_string(sequence) + ": " + message; });
-  };
-  size_t start = 0;
-  for (size_t s = 0; s < num_seqs; ++s) {
-    const int32_t query_len = batch.query_lens[s], seq_len = batch.seq_lens[s];
-    require_of(s, query_len > 0 && seq_len >= query_len, "bad lengths");
-    require_of(s, static_cast<size_t>(seq_len) <= options_.max_model_len,
-               "longer than max_model_len");
-    require_of(s, start + query_len <= num_tokens, "more tokens than the step brings");
-    for (int32_t i = 0; i < query_len; ++i) {
-      require_of(s, batch.positions[start + i] == seq_len - query_len + i,
-                 "positions do not follow its lengths");
-    }
-    start += query_len;
-  }
-  require(start == num_tokens, "query_lens do not add up to the number of tokens");
-  require(batch.places.size() == cache_groups_.size(), "a step needs places in every cache group");
-  for (const CachePlaces& places : batch.places) {
-    require(places.slots.size == num_seqs, "a contiguous cache group needs one slot per sequence");
-    std::vector<bool> taken(options_.max_num_seqs);
-    for (size_t s = 0; s < num_seqs; ++s) {
-      const int32_t slot = places.slots[s];
-      require_of(s, slot >= 0 && static_cast<size_t>(slot) < taken.size() && !taken[slot],
-                 "its slot is out of range or used twice");
-      taken[slot] = true;
-    }
-  }
-}
-
 void PortableEngine::begin_step(const Batch& batch) {
-  check_batch(batch);
+  check_batch(batch, options_, traits_.vocab_size, cache_groups_);
   device_.activate();
   batch_ = &batch;
   num_tokens_ = batch.token_ids.size;

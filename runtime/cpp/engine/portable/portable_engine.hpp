@@ -93,8 +93,6 @@ class PortableEngine : public Engine {
   void allocate_cache();
   Tensor upload_from(WeightSource& source, const char* name, std::optional<size_t> layer,
                      Tensor tensor) const;
-  void check_batch(const Batch& batch) const;
-  void check_sequences(const Batch& batch) const;
 
   std::vector<DeviceMemory> memory_;
   Tensor position_buffer_;

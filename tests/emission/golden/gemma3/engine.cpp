@@ -30,10 +30,10 @@ std::vector<qwen3::CacheGroup> cache_groups_of_layers() {
   return {
       {"window_5", qwen3::CacheKind::kContiguous,
        {0, 1, 3},
-       /*num_key_value_heads=*/2, /*head_dim=*/14, /*window=*/5},
+       /*num_key_value_heads=*/2, /*head_dim=*/14, /*window=*/5, /*block_size=*/0},
       {"full", qwen3::CacheKind::kContiguous,
        {2},
-       /*num_key_value_heads=*/2, /*head_dim=*/14, /*window=*/0},
+       /*num_key_value_heads=*/2, /*head_dim=*/14, /*window=*/0, /*block_size=*/0},
   };
 }
 

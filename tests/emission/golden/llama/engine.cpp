@@ -21,7 +21,7 @@ std::vector<qwen3::CacheGroup> cache_groups_of_layers() {
   return {
       {"full", qwen3::CacheKind::kContiguous,
        {0, 1, 2},
-       /*num_key_value_heads=*/2, /*head_dim=*/12, /*window=*/0},
+       /*num_key_value_heads=*/2, /*head_dim=*/12, /*window=*/0, /*block_size=*/0},
   };
 }
 

@@ -20,7 +20,7 @@ std::vector<qwen3::CacheGroup> cache_groups_of_layers() {
   return {
       {"full", qwen3::CacheKind::kContiguous,
        {0, 1, 2},
-       /*num_key_value_heads=*/1, /*head_dim=*/8, /*window=*/0},
+       /*num_key_value_heads=*/1, /*head_dim=*/8, /*window=*/0, /*block_size=*/0},
   };
 }
 

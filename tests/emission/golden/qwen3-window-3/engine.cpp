@@ -24,10 +24,10 @@ std::vector<qwen3::CacheGroup> cache_groups_of_layers() {
   return {
       {"full", qwen3::CacheKind::kContiguous,
        {0, 2},
-       /*num_key_value_heads=*/2, /*head_dim=*/14, /*window=*/0},
+       /*num_key_value_heads=*/2, /*head_dim=*/14, /*window=*/0, /*block_size=*/0},
       {"window_3", qwen3::CacheKind::kContiguous,
        {1, 3},
-       /*num_key_value_heads=*/2, /*head_dim=*/14, /*window=*/3},
+       /*num_key_value_heads=*/2, /*head_dim=*/14, /*window=*/3, /*block_size=*/0},
   };
 }
 

@@ -1,7 +1,7 @@
-#include "gemm.hpp"
+#include "infiniop/ops/gemm.h"
 
 #include "dispatch.hpp"
-#include "infiniop/ops/gemm.h"
+#include "gemm_instances.hpp"
 #include "operator.hpp"
 
 using namespace qwen3::infinicore;
@@ -45,6 +45,14 @@ struct GemmDescriptor : InfiniopDescriptor {
 };
 
 }  // namespace
+
+namespace qwen3::kernels {
+
+QWEN3_GEMM_INSTANCE(float);
+QWEN3_GEMM_INSTANCE(Bf16);
+QWEN3_GEMM_INSTANCE(F16);
+
+}  // namespace qwen3::kernels
 
 infiniStatus_t infiniopCreateGemmDescriptor(infiniopHandle_t handle,
                                             infiniopGemmDescriptor_t* desc_ptr,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -110,6 +110,16 @@ class RegionContext:
         return self.values[name].type
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GraphLowering:
+    """One way to carry graphs out, as the planner uses it."""
+
+    refuse_unknown_ops: Callable[[Graph], None]
+    lower_node: Callable[[Node, RegionContext], Lowered]
+    copy: Callable[[Node, RegionContext, TensorRef, str], Action]
+    """Copies the value of that name; the node is what needs it, for messages."""
+
+
 def number(node: Node, name: str) -> float:
     """Returns an attribute that is a number; TypeError is our fault, the op table checks it."""
     value = node.attributes[name]
@@ -135,3 +145,27 @@ def spread_last(reference: TensorRef, type_: ValueType) -> TensorRef:
     """Returns a value whose last size is 1 as one of the last size of ``type_``."""
     last = len(type_.shape) - 1
     return reference.viewed("at", last, 0).viewed("repeated", last, type_.shape[last])
+
+
+def target_of(node: Node) -> TensorRef:
+    """Returns a node's result as the operand that is written."""
+    return TensorRef(Origin.VALUE, node.output.name)
+
+
+def onto(
+    name: str, node: Node, context: RegionContext, *, beside: Iterable[str] = ()
+) -> Definition:
+    """Puts the result where the input ``name`` lies if that is free to go, else elsewhere.
+
+    Inputs ``beside`` it may lie there too, but only element for element.
+    """
+    here = context.storage.place(name), context.type_of(name)
+    shifted = [
+        other
+        for other in beside
+        if context.storage.has(other)
+        and (context.storage.place(other), context.type_of(other)) != here
+    ]
+    if context.storage.may_overwrite(name, beside=shifted):
+        return context.overwrite(node.output, name)
+    return context.allocate(node.output)

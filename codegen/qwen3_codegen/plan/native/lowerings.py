@@ -1,0 +1,261 @@
+"""One function per IR op: node in, definitions and kernel calls out.
+
+An op writes onto its input where nobody reads the input any more; otherwise it gets memory of its
+own. The classes that are called stand in ``runtime/cpp/engine/native/ops.hpp``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from qwen3_codegen.errors import LoweringError
+from qwen3_codegen.ir.graph import Graph, Node
+from qwen3_codegen.ir.ops import OPS
+from qwen3_codegen.plan.context import Lowered, RegionContext, number, onto, target_of
+from qwen3_codegen.plan.records import (
+    Action,
+    AttentionOptions,
+    Definition,
+    HeadOptions,
+    KernelCall,
+    StepArgument,
+    TensorRef,
+)
+from qwen3_codegen.plan.shape_lowerings import lower_reshape, lower_split
+from qwen3_codegen.plan.storage import row_elements
+
+_UNARY = {
+    "gelu": "Gelu",
+    "gelu_tanh": "GeluTanh",
+    "relu": "Relu",
+    "relu2": "Relu2",
+    "sigmoid": "Sigmoid",
+    "silu": "Silu",
+    "tanh": "Tanh",
+}
+"""Function of ``ops.hpp`` for each op on single elements."""
+
+
+def refuse_unknown_ops(graph: Graph) -> None:
+    """Refuses a graph with ops that have no kernel, naming all of them.
+
+    Raises:
+        LoweringError: There is such an op; the place is that of the first one.
+    """
+    unknown: dict[str, Node] = {}
+    for region in graph.regions():
+        for node in region.nodes:
+            if node.op not in LOWERINGS:
+                unknown.setdefault(node.op, node)
+    if unknown:
+        reasons = [f"{op}: {OPS[op].lowerings['native'].refusal}" for op in sorted(unknown)]
+        raise LoweringError(
+            f"the native lowering cannot carry out {', '.join(sorted(unknown))}",
+            where=next(iter(unknown.values())).location,
+            got="; ".join(reasons),
+            expected=", ".join(sorted(LOWERINGS)),
+            hint="the interpreter engine runs this model (--engine interpreter)",
+        )
+
+
+def lower_node(node: Node, context: RegionContext) -> Lowered:
+    """Returns what carries a node out.
+
+    Raises:
+        LoweringError: No kernel takes these shapes.
+    """
+    return LOWERINGS[node.op](node, context)
+
+
+def copy_value(node: Node, context: RegionContext, target: TensorRef, name: str) -> Action:
+    """Returns the call that copies a value to ``target``."""
+    sizes = (row_elements(context.type_of(name)),)
+    return KernelCall("CopyRows", sizes, (target, context.ref(name)))
+
+
+def _embedding(node: Node, context: RegionContext) -> Lowered:
+    return _gather(node, context, node.inputs["weight"], StepArgument.TOKEN_IDS)
+
+
+def _gather_rows(node: Node, context: RegionContext) -> Lowered:
+    return _gather(node, context, node.inputs["x"], StepArgument.LOGIT_ROWS)
+
+
+def _gather(node: Node, context: RegionContext, table: str, rows: StepArgument) -> Lowered:
+    definition = context.allocate(node.output)
+    arguments = (target_of(node), context.ref(table), rows)
+    return (definition,), (KernelCall("GatherRows", (row_elements(node.output.type),), arguments),)
+
+
+def _linear(node: Node, context: RegionContext) -> Lowered:
+    target = target_of(node)
+    definition, actions = _linear_start(node, context)
+    beta = 1.0 if actions or "residual" in node.inputs else 0.0
+    sizes = (row_elements(context.type_of(node.inputs["x"])), row_elements(node.output.type))
+    operands = (target, context.ref(node.inputs["x"]), context.ref(node.inputs["weight"]))
+    call = KernelCall("Linear", sizes, (*operands, number(node, "alpha"), beta))
+    return (definition,), (*actions, call)
+
+
+def _linear_start(node: Node, context: RegionContext) -> tuple[Definition, tuple[Action, ...]]:
+    """What the product is added to: the residual, the bias, both, or nothing."""
+    target, columns = target_of(node), row_elements(node.output.type)
+    bias, residual = node.inputs.get("bias"), node.inputs.get("residual")
+    actions: list[Action] = []
+    if residual is None:
+        definition = context.allocate(node.output)
+        if bias is not None:
+            actions.append(KernelCall("RepeatRow", (columns,), (target, context.ref(bias))))
+        return definition, tuple(actions)
+    if context.storage.may_overwrite(residual, beside=[node.inputs["x"]]):
+        definition = context.overwrite(node.output, residual)
+    else:
+        definition = context.allocate(node.output)
+        actions.append(copy_value(node, context, target, residual))
+    if bias is not None:
+        spread = context.ref(bias).viewed("repeated", 0, node.output.type.shape[0])
+        actions.append(KernelCall("Binary", (columns, "Add"), (target, target, spread)))
+    return definition, tuple(actions)
+
+
+def _rms_norm(node: Node, context: RegionContext) -> Lowered:
+    if number(node, "offset") != 0.0:
+        raise LoweringError(
+            "rms_norm with an offset reached the plan; fold_constants moves it into the weight",
+            where=node.location,
+        )
+    *groups, columns = (int(extent) for extent in node.output.type.shape[1:])
+    count = 1
+    for extent in groups:
+        count *= extent
+    definition = onto(node.inputs["x"], node, context)
+    source, weight = context.ref(node.inputs["x"]), context.ref(node.inputs["weight"])
+    arguments = (target_of(node), source, weight, number(node, "eps"))
+    return (definition,), (KernelCall("RmsNorm", (count, columns), arguments),)
+
+
+def _rope(node: Node, context: RegionContext) -> Lowered:
+    definition = onto(node.inputs["x"], node, context)
+    _, heads, head_dim = node.output.type.shape
+    options = _head_options(node, context, norm=None, table="table")
+    arguments = (target_of(node), context.ref(node.inputs["x"]), options, StepArgument.POSITIONS)
+    return (definition,), (KernelCall("TransformHeads", (int(heads), int(head_dim)), arguments),)
+
+
+def _head_options(
+    node: Node, context: RegionContext, *, norm: str | None, table: str
+) -> HeadOptions:
+    name = node.attributes[table]
+    weight = node.inputs.get(norm) if norm is not None else None
+    return HeadOptions(
+        norm=context.ref(weight) if weight is not None else None,
+        epsilon=number(node, "eps") if weight is not None else 0.0,
+        table=context.engine.graph.rope_tables[str(name)] if name is not None else None,
+    )
+
+
+def _attention(node: Node, context: RegionContext) -> Lowered:
+    _, heads, head_dim = (context.type_of(node.inputs["q"])).shape
+    _, kv_heads, value_dim = context.type_of(node.inputs["v"]).shape
+    if head_dim != value_dim:
+        raise LoweringError(
+            "keys and values of different head sizes are not carried out",
+            where=node.location,
+            got=f"{head_dim} and {value_dim}",
+        )
+    query, key, value = (context.ref(node.inputs[role]) for role in ("q", "k", "v"))
+    kv_sizes = (int(kv_heads), int(head_dim))
+    cache, sequences = StepArgument.CACHE, StepArgument.SEQUENCES
+    nothing = HeadOptions(norm=None, epsilon=0.0, table=None)
+    append = KernelCall("AppendKeyValue", kv_sizes, (cache, sequences, key, value, nothing))
+    window, softcap = node.attributes["window"], node.attributes["softcap"]
+    if window is not None and not isinstance(window, int):
+        raise TypeError(f"attention: window is {window!r}")
+    options = AttentionOptions(
+        scale=number(node, "scale"),
+        window=window,
+        softcap=None if softcap is None else number(node, "softcap"),
+    )
+    definition = context.allocate(node.output)
+    attend = KernelCall(
+        "PagedAttention",
+        (int(heads), *kv_sizes),
+        (target_of(node), query, cache, sequences, options),
+    )
+    return (definition,), (append, attend)
+
+
+def _unary(node: Node, context: RegionContext) -> Lowered:
+    definition = onto(node.inputs["x"], node, context)
+    sizes = (row_elements(node.output.type), _UNARY[node.op])
+    arguments = (target_of(node), context.ref(node.inputs["x"]))
+    return (definition,), (KernelCall("Unary", sizes, arguments),)
+
+
+def _binary(node: Node, context: RegionContext) -> Lowered:
+    first, second = (node.inputs[role] for role in ("a", "b"))
+    if context.type_of(second).shape != node.output.type.shape:
+        raise LoweringError(
+            "a product with one number per row is not carried out",
+            where=node.location,
+            got=str(context.type_of(second)),
+        )
+    return _two_inputs(node, context, first, second, {"add": "Add", "mul": "Mul"}[node.op])
+
+
+def _swiglu(node: Node, context: RegionContext) -> Lowered:
+    return _two_inputs(node, context, node.inputs["gate"], node.inputs["up"], "SwiGlu")
+
+
+def _two_inputs(
+    node: Node, context: RegionContext, first: str, second: str, function: str
+) -> Lowered:
+    definition = onto(first, node, context, beside=[second])
+    arguments = (target_of(node), context.ref(first), context.ref(second))
+    sizes = (row_elements(node.output.type), function)
+    return (definition,), (KernelCall("Binary", sizes, arguments),)
+
+
+def _scale(node: Node, context: RegionContext) -> Lowered:
+    definition = onto(node.inputs["x"], node, context)
+    arguments = (target_of(node), context.ref(node.inputs["x"]), number(node, "factor"))
+    return (definition,), (KernelCall("ScaleRows", (row_elements(node.output.type),), arguments),)
+
+
+def _concat(node: Node, context: RegionContext) -> Lowered:
+    definition = context.allocate(node.output)
+    target = target_of(node)
+    if len(node.output.type.shape) != 2:
+        raise LoweringError(
+            "values of two dimensions only can be joined",
+            where=node.location,
+            got=str(node.output.type),
+            hint="join before reshape",
+        )
+    actions = []
+    start = 0
+    for name in node.inputs.values():
+        columns = row_elements(context.type_of(name))
+        part = target.viewed("columns", start, columns)
+        actions.append(copy_value(node, context, part, name))
+        start += columns
+    return (definition,), tuple(actions)
+
+
+LOWERINGS: Mapping[str, Callable[[Node, RegionContext], Lowered]] = {
+    "add": _binary,
+    "attention": _attention,
+    "concat": _concat,
+    "embedding": _embedding,
+    "gather_rows": _gather_rows,
+    "linear": _linear,
+    "mul": _binary,
+    "reshape": lower_reshape,
+    "rms_norm": _rms_norm,
+    "rope": _rope,
+    "scale": _scale,
+    "split": lower_split,
+    "swiglu": _swiglu,
+    **dict.fromkeys(_UNARY, _unary),
+}
+"""The ops this lowering carries out; every other op is refused by name."""
