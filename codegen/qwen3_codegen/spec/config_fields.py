@@ -36,23 +36,25 @@ def with_field_names(schema: ConfigSchema, source: ConfigSource) -> ConfigSource
     Raises:
         SpecError: A field stands under two names with two values.
     """
-    values, lines = dict(source.values), dict(source.lines)
+    values, lines, places = dict(source.values), dict(source.lines), dict(source.overrides)
     for field in schema.fields.values():
         for alias in field.aliases:
             if alias not in values:
                 continue
             value = values.pop(alias)
-            if field.name not in values or alias in source.overrides:
+            if field.name not in values:
                 values[field.name] = value
                 if alias in lines:
                     lines[field.name] = lines[alias]
-            elif value != values[field.name] and field.name not in source.overrides:
+                if alias in places:
+                    places[field.name] = places[alias]
+            elif value != values[field.name]:
                 raise SpecError(
                     f"config fields '{field.name}' and '{alias}' contradict each other",
                     where=source.where(alias),
                     got=f"{values[field.name]} and {value}",
                 )
-    return dataclasses.replace(source, values=values, lines=lines)
+    return dataclasses.replace(source, values=values, lines=lines, overrides=places)
 
 
 def check_field_names(

@@ -29,13 +29,13 @@ class ConfigSource:
     """Where the fields begin, where the file has lines."""
     lines: Mapping[str, int] = field(default_factory=dict)
     """Line of a field, where the file has lines."""
-    overrides: Mapping[str, ConfigValue] = field(default_factory=dict)
-    """Values given by ``--set``."""
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """Fields given by ``--set``, with the option as the user wrote it."""
 
     def where(self, key: str) -> str:
         """Returns the place of a field for a message."""
         if key in self.overrides:
-            return f"--set {key}"
+            return self.overrides[key]
         line = self.lines.get(key, self.line)
         return self.path if line is None else f"{self.path}:{line}"
 

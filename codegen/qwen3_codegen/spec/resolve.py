@@ -16,7 +16,7 @@ from qwen3_codegen.spec.config_fields import (
     read_fields,
     with_field_names,
 )
-from qwen3_codegen.spec.config_source import ConfigSource, parse_overrides
+from qwen3_codegen.spec.config_source import ConfigSource
 from qwen3_codegen.spec.evaluation import evaluate
 from qwen3_codegen.spec.expressions import names_in
 from qwen3_codegen.spec.model import (
@@ -26,6 +26,7 @@ from qwen3_codegen.spec.model import (
     LayerSpec,
     ModelSpec,
 )
+from qwen3_codegen.spec.overrides import with_overrides
 from qwen3_codegen.spec.problems import Problems
 from qwen3_codegen.spec.rope_config import resolve_rope, rope_fields
 from qwen3_codegen.spec.rules import LayerTypeRule, LocatedExpression, Note
@@ -64,7 +65,7 @@ def resolve_model(
         SpecError: Anything that is wrong with the fields; several faults are raised together.
     """
     check_name(name, location)
-    given = _overridden(source, overrides or {})
+    given = with_overrides(architecture, source, overrides or {})
     source = with_field_names(architecture.config, given)
     special = {*rope_fields(architecture), *DTYPE_FIELDS, "model_type"}
     problems = Problems()
@@ -110,15 +111,6 @@ def with_dtype(spec: ModelSpec, dtype: DType) -> ModelSpec:
     return dataclasses.replace(
         spec, dtype=dtype, config=changed.config, layers=changed.layers, rope=changed.rope
     )
-
-
-def _overridden(source: ConfigSource, overrides: Mapping[str, str]) -> ConfigSource:
-    parsed = parse_overrides(overrides)
-    values = {**source.values, **parsed}
-    for given, other in (DTYPE_FIELDS, DTYPE_FIELDS[::-1]):
-        if given in parsed and other not in parsed:
-            values.pop(other, None)
-    return dataclasses.replace(source, values=values, overrides=parsed)
 
 
 def _run_checks(

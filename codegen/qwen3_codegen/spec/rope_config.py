@@ -65,12 +65,16 @@ class _Resolver:
     def fail(self, key: str, message: str, **facts: Any) -> SpecError:
         return SpecError(message, where=self.source.where(key), **facts)
 
+    def holder(self, key: str, field: str) -> str:
+        """Returns the field to blame for a parameter that stands in ``key``: its override."""
+        return field if field in self.source.overrides else key
+
     def table(self) -> RopeTable:
         key, given = self.given()
         parameters = {name: value for name, value in given.items() if value is not None}
         parameters["rope_type"] = self.rope_type(key, parameters)
         parameters.pop("type", None)
-        parameters["rope_theta"] = self.theta(parameters)
+        parameters["rope_theta"] = self.theta(key, parameters)
         rotary_dim = self.rotary_dim(key, parameters)
         self.check_keys(key, parameters)
         self.check_values(key, parameters, rotary_dim)
@@ -96,9 +100,6 @@ class _Resolver:
             old = {}
         if not new:
             return "rope_scaling", dict(old)
-        if "rope_scaling" in self.source.overrides:
-            theta = self.flat(new).get("rope_theta")
-            return "rope_scaling", {"rope_theta": theta, **old}
         if old and new != old:
             raise self.fail(
                 "rope_scaling",
@@ -159,33 +160,31 @@ class _Resolver:
             )
         return kind
 
-    def theta(self, parameters: Mapping[str, Any]) -> float:
+    def theta(self, key: str, parameters: Mapping[str, Any]) -> float:
         inner = parameters.get("rope_theta")
         field = self.rule.theta_field
         outer = self.source.values.get(field)
         if inner is not None and outer is not None and inner != outer:
-            if field in self.source.overrides:
-                inner = outer
-            elif "rope_parameters" not in self.source.overrides:
-                raise self.fail(
-                    field,
-                    f"'{field}' and 'rope_parameters' contradict each other",
-                    got=f"{outer} and {inner}",
-                    hint=f"--set {field}=VALUE decides",
-                )
-        key, value = ("rope_parameters", inner) if inner is not None else (field, outer)
+            raise self.fail(
+                field,
+                f"'{field}' and '{key}' contradict each other",
+                got=f"{outer} and {inner}",
+                hint=f"--set {field}=VALUE decides",
+            )
+        value = outer if inner is None else inner
         if value is None:
             return self.rule.default_theta
-        return self.number(key, "rope_theta", value, least=1.0)
+        place = self.holder(field if inner is None else key, field)
+        return self.number(place, "rope_theta", value, least=1.0)
 
     def rotary_dim(self, key: str, parameters: dict[str, Any]) -> int:
         head_dim = evaluate(
             self.rule.head_dim.expression, self.config, location=self.rule.head_dim.location
         )
         partial = parameters.pop("partial_rotary_factor", None)
-        outer = self.source.values.get("partial_rotary_factor")
-        if partial is None or "partial_rotary_factor" in self.source.overrides:
-            key, partial = "partial_rotary_factor", outer if outer is not None else partial
+        if partial is None:
+            key, partial = "partial_rotary_factor", self.source.values.get("partial_rotary_factor")
+        key = self.holder(key, "partial_rotary_factor")
         if partial is None:
             partial = (
                 1.0
