@@ -142,22 +142,19 @@ def build_model(
         out: Folder that holds the engine's folder.
         options: As given to ``plan_model``.
         notify: Told what is being done.
-        force: Compiles even when nothing changed.
+        force: Compiles the engine though it is here or in the cache.
 
     Raises:
         BuildError: Something did not compile.
     """
     directory = out / compiled.plan.module_name
-    if force:
-        for stale in directory.glob("_engine*"):
-            stale.unlink()
     request = BuildRequest(
         toolchain=find_toolchain(),
         isa=instruction_set(options.isa),
         release=compiled.api.release,
         installed=compiled.installed,
     )
-    return build_engine(directory, compiled.files, request, notify)
+    return build_engine(directory, compiled.files, request, notify, force=force)
 
 
 def _command(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> str:

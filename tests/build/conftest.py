@@ -44,11 +44,13 @@ def build(
 ) -> Callable[..., tuple[BuildResult, list[str]]]:
     """Builds the engine with some files replaced; returns what it said, too."""
 
-    def run(out: Path = tmp_path, **replaced: str) -> tuple[BuildResult, list[str]]:
+    def run(
+        out: Path = tmp_path, *, force: bool = False, **replaced: str
+    ) -> tuple[BuildResult, list[str]]:
         notes: list[str] = []
         files = {**compiled.files, **{k.replace("_cpp", ".cpp"): v for k, v in replaced.items()}}
         folder = out / compiled.plan.module_name
-        return build_engine(folder, files, build_request, notes.append), notes
+        return build_engine(folder, files, build_request, notes.append, force=force), notes
 
     return run
 

@@ -54,6 +54,15 @@ def test_another_folder_takes_what_the_cache_has(build, tmp_path):
     assert result.module.is_file()
 
 
+def test_force_compiles_what_the_cache_has(build, tmp_path):
+    first, _ = build()
+    for out in (tmp_path, tmp_path / "another"):
+        result, notes = build(out, force=True)
+        assert (result.was_built, notes) == (True, ["compiling the engine"])
+    assert build()[0].was_built is False
+    assert first.module.is_file()
+
+
 @pytest.mark.parametrize("lost", ["module", "c_library"])
 def test_a_lost_product_is_put_back(build, lost):
     first, _ = build()
@@ -77,8 +86,10 @@ def test_an_error_in_the_engine_shows_the_compiler_s_words_and_keeps_the_module(
     with pytest.raises(BuildError) as caught:
         build(engine_cpp=broken)
     text = str(caught.value)
-    assert text.startswith(f"the sources of {good.directory.name} did not compile\n")
+    folder = good.directory
+    assert text.startswith(f"{folder}: the sources of {folder.name} did not compile\n")
     assert "swigloo" in text
+    assert "swigloo" in (folder / "engine.cpp").read_text(), "what the message names lies there"
     assert good.module.read_bytes() == module
     assert not list(good.directory.glob(".*"))
     assert build()[0].was_built is False, "the good sources are built already"

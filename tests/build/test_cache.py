@@ -80,6 +80,31 @@ def test_a_failure_leaves_nothing_and_may_be_tried_again(tmp_path, error):
     assert cached_folder("kind", "key", lambda folder: None).is_dir()
 
 
+def test_a_folder_is_made_again_and_takes_the_old_one_s_place(tmp_path):
+    old = cached_folder("kind", "key", lambda folder: (folder / "old").touch())
+
+    def make(folder: Path) -> None:
+        assert (old / "old").exists(), "the old one serves until the new one is complete"
+        (folder / "new").touch()
+
+    assert cached_folder("kind", "key", make, again=True) == old
+    assert [path.name for path in old.iterdir()] == ["new"]
+    assert visible(tmp_path / "kind") == ["key"]
+    assert cached_folder("kind", "other", lambda folder: None, again=True).is_dir()
+
+
+def test_a_folder_that_cannot_be_made_again_stays(tmp_path):
+    old = cached_folder("kind", "key", lambda folder: (folder / "old").touch())
+
+    def fail(folder: Path) -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        cached_folder("kind", "key", fail, again=True)
+    assert [path.name for path in old.iterdir()] == ["old"]
+    assert visible(tmp_path / "kind") == ["key"]
+
+
 MAKER = """
 import sys, time
 from pathlib import Path

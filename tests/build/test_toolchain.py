@@ -151,7 +151,7 @@ def test_a_compile_error_shows_the_compiler_s_words_of_every_source(tmp_path):
         cmake_build(source, tmp_path / "b", find_toolchain(), {"ANSWER": "1"}, ("p",))
     text = str(caught.value)
     assert text.startswith(
-        "the sources of broken did not compile\n  got:      exit code 1 of ninja"
+        f"{source}: the sources of broken did not compile\n  got:      exit code 1 of ninja"
     )
     assert "first" in text
     assert "second" in text
@@ -169,8 +169,28 @@ def test_a_configure_error_shows_cmake_s_words(tmp_path):
     with pytest.raises(BuildError) as caught:
         cmake_build(source, tmp_path / "b", find_toolchain(), {}, ("p",))
     text = str(caught.value)
-    assert text.startswith("CMake could not configure broken\n")
+    assert text.startswith(f"{source}: CMake could not configure broken\n")
     assert "no such thing" in text
+
+
+@pytest.mark.compile
+def test_folders_with_most_odd_names_are_built(tmp_path):
+    folder = tmp_path / "a b'c$d${e}#f(g)h*i&j,k=l%m é日"
+    folder.mkdir()
+    source = project(folder / "p", "static_assert(ANSWER == 42);\nint f() { return 0; }\n")
+    cmake_build(source, folder / "b", find_toolchain(), {"ANSWER": "42"}, ("p",))
+    assert (folder / "b" / "libp.a").is_file()
+
+
+@pytest.mark.parametrize("mark", [";", '"', "\\", "|", "\n"])
+def test_folders_that_cmake_cannot_work_in_are_refused(mark, tmp_path):
+    for source, build in ((f"a{mark}b", "b"), ("a", f"a{mark}b")):
+        with pytest.raises(BuildError) as caught:
+            cmake_build(tmp_path / source, tmp_path / build, find_toolchain(), {}, ("p",))
+        text = str(caught.value)
+        assert text.startswith("CMake and ninja cannot work in a folder of this name\n")
+        assert f"got:      {str(tmp_path / f'a{mark}b')!r}\n" in text
+        assert "QWEN3_CODEGEN_CACHE" in text
 
 
 @pytest.mark.compile

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwen3_codegen.build.cache import cached_folder, content_key, folder_lock, source_texts
-from qwen3_codegen.build.cmake import cmake_build
+from qwen3_codegen.build.cmake import check_folder, cmake_build
 from qwen3_codegen.build.toolchain import InstructionSet, Toolchain
 from qwen3_codegen.emission.render import write_files
 from qwen3_codegen.infinicore.headers import render_headers, write_headers
@@ -56,7 +56,12 @@ class BuildResult:
 
 
 def build_engine(
-    directory: Path, files: Mapping[str, str], request: BuildRequest, notify: Notify
+    directory: Path,
+    files: Mapping[str, str],
+    request: BuildRequest,
+    notify: Notify,
+    *,
+    force: bool = False,
 ) -> BuildResult:
     """Writes an engine's files and puts its Python module and its C library beside them.
 
@@ -65,16 +70,23 @@ def build_engine(
         files: Emitted files by name.
         request: Compiler, instruction set and InfiniCore.
         notify: Told what is being done, in a few words.
+        force: Compiles the engine though it is here or in the cache.
 
     Raises:
-        BuildError: Something did not compile.
+        BuildError: Something did not compile. The engine's sources stay in ``directory``, for the
+            message names their lines.
     """
     with folder_lock(directory):
-        return _build_locked(directory, files, request, notify)
+        return _build_locked(directory, files, request, notify, force=force)
 
 
 def _build_locked(
-    directory: Path, files: Mapping[str, str], request: BuildRequest, notify: Notify
+    directory: Path,
+    files: Mapping[str, str],
+    request: BuildRequest,
+    notify: Notify,
+    *,
+    force: bool,
 ) -> BuildResult:
     write_files(directory, files)
     shared_key = runtime_key(request)
@@ -83,13 +95,14 @@ def _build_locked(
     c_library = directory / f"lib{directory.name}.so"
     products = (module.name, c_library.name, _C_HEADER)
     is_complete = all((directory / name).is_file() for name in products)
-    if is_complete and _recorded_key(directory / BUILD_RECORD) == key:
+    if is_complete and not force and _recorded_key(directory / BUILD_RECORD) == key:
         return BuildResult(directory, module, c_library, was_built=False)
     runtime = cached_folder("runtime", shared_key, lambda f: _make_runtime(f, request, notify))
     engine = cached_folder(
         "engines",
         key,
-        lambda f: _make_engine(f, files, runtime, directory.name, request, notify),
+        lambda f: _make_engine(f, files, runtime, directory, request, notify),
+        again=force,
     )
     for name in products:
         _install(engine / name, directory / name)
@@ -157,11 +170,12 @@ def _make_engine(
     folder: Path,
     files: Mapping[str, str],
     runtime: Path,
-    name: str,
+    directory: Path,
     request: BuildRequest,
     notify: Notify,
 ) -> None:
     notify("compiling the engine")
+    name = directory.name
     source, build = folder / name, folder / "build"
     write_files(source, files)
     module_suffix = request.toolchain.module_suffix
@@ -170,7 +184,8 @@ def _make_engine(
         "QWEN3_RUNTIME_DIR": str(runtime),
         "QWEN3_MODULE_SUFFIX": module_suffix,
     }
-    cmake_build(source, build, request.toolchain, definitions, ("_engine", name))
+    targets = ("_engine", name)
+    cmake_build(source, build, request.toolchain, definitions, targets, kept=directory)
     for product in (f"_engine{module_suffix}", f"lib{name}.so"):
         shutil.move(build / product, folder / product)
     shutil.copyfile(cpp_dir() / "c_api" / _C_HEADER, folder / _C_HEADER)
@@ -180,6 +195,9 @@ def _make_engine(
 
 def _common_definitions(runtime: Path, request: BuildRequest) -> dict[str, str]:
     flags = " ".join(request.isa.flags)
+    installed = [] if request.installed is None else [request.installed.lib_dir]
+    for folder in (cpp_dir(), runtime, *request.toolchain.python_include_dirs, *installed):
+        check_folder(folder)
     definitions = {
         "QWEN3_CPP_DIR": str(cpp_dir()),
         "QWEN3_INFINICORE_RELEASE": request.release,

@@ -43,8 +43,12 @@ def folder_lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
+def cached_folder(
+    kind: str, key: str, make: Callable[[Path], None], *, again: bool = False
+) -> Path:
     """Returns the folder of ``key``, made by ``make(folder)`` when it is not there.
+
+    With ``again`` it is made even so, and replaces the old one when it is complete.
 
     ``make`` works in a temporary sibling that is renamed when it returns, so a folder in the
     cache is always complete, whatever was interrupted. Processes that want the same key wait for
@@ -52,19 +56,30 @@ def cached_folder(kind: str, key: str, make: Callable[[Path], None]) -> Path:
     """
     parent = cache_dir() / kind
     target = parent / key
-    if target.is_dir():
+    if target.is_dir() and not again:
         return target
     parent.mkdir(parents=True, exist_ok=True)
     with FileLock(parent / f"{key}.lock"):
-        if target.is_dir():
+        if target.is_dir() and not again:
             return target
         for leftover in parent.glob(f".{key}.*"):
             shutil.rmtree(leftover)
         scratch = Path(tempfile.mkdtemp(dir=parent, prefix=f".{key}."))
         try:
             make(scratch)
-            scratch.rename(target)
+            _put_in_place(scratch, target)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
     return target
+
+
+def _put_in_place(scratch: Path, target: Path) -> None:
+    """Renames, which nobody can see half of; a folder with files in it must get out of the way."""
+    if target.is_dir():
+        old = target.with_name(f".{target.name}.old")
+        target.rename(old)
+        scratch.rename(target)
+        shutil.rmtree(old)
+    else:
+        scratch.rename(target)

@@ -11,6 +11,8 @@ from pathlib import Path
 from qwen3_codegen.build.toolchain import Toolchain
 from qwen3_codegen.errors import BuildError
 
+_UNUSABLE = frozenset(';"\\|\n\r')
+"""In paths: CMake ends list elements and strings at some, ninja its lists of files at others."""
 _INTERRUPTED = (-signal.SIGINT, 128 + signal.SIGINT)
 
 
@@ -20,12 +22,25 @@ def cmake_build(
     toolchain: Toolchain,
     definitions: Mapping[str, str],
     targets: tuple[str, ...],
+    kept: Path | None = None,
 ) -> None:
     """Configures ``source`` into ``build`` and builds some targets.
 
+    Args:
+        source: Folder with a CMakeLists.txt.
+        build: Folder for what is made on the way.
+        toolchain: The programs to use.
+        definitions: Values of CMake's cache, by name.
+        targets: What to build.
+        kept: Where the sources can be read afterwards, where ``source`` is a passing copy.
+
     Raises:
-        BuildError: A step failed; the message ends with its output.
+        BuildError: A folder's name is beyond CMake, or a step failed; the message says where the
+            sources lie and ends with the step's output.
     """
+    for folder in (source, build):
+        check_folder(folder)
+    where = kept or source
     configure = [
         str(toolchain.cmake),
         "-S",
@@ -39,15 +54,32 @@ def cmake_build(
         "-DCMAKE_BUILD_TYPE=Release",
         *(f"-D{name}={value}" for name, value in definitions.items()),
     ]
-    _run(configure, f"CMake could not configure {source.name}")
+    _run(configure, f"CMake could not configure {source.name}", where)
     # -k 0: one faulty source must not hide the errors of the others.
     _run(
         [str(toolchain.ninja), "-C", str(build), "-k", "0", *targets],
         f"the sources of {source.name} did not compile",
+        where,
     )
 
 
-def _run(command: list[str], failure: str) -> None:
+def check_folder(folder: Path) -> None:
+    """Refuses a folder that CMake or ninja would take for several, or for no text at all.
+
+    Raises:
+        BuildError: Its path holds such a character.
+    """
+    found = sorted(_UNUSABLE.intersection(str(folder)))
+    if found:
+        raise BuildError(
+            "CMake and ninja cannot work in a folder of this name",
+            got=repr(str(folder)),
+            expected=f"a path without {' '.join(map(repr, found))}",
+            hint="for the cache, QWEN3_CODEGEN_CACHE chooses another folder",
+        )
+
+
+def _run(command: list[str], failure: str, where: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "CMAKE_GENERATOR"}
     result = subprocess.run(
         command,
@@ -64,6 +96,7 @@ def _run(command: list[str], failure: str) -> None:
     if result.returncode != 0:
         raise BuildError(
             failure,
+            where=where,
             got=f"exit code {result.returncode} of {Path(command[0]).name}",
             hint=f"its output:\n{_from_failure(result.stdout)}",
         )
