@@ -47,7 +47,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--out", type=Path, default=Path("generated"), help="parent folder (./generated)"
     )
     parser.add_argument("--emit-only", action="store_true", help="write sources, compile nothing")
-    parser.add_argument("--force", action="store_true", help="compile the engine even if nothing changed")
+    parser.add_argument(
+        "--force", action="store_true", help="compile the engine even if nothing changed"
+    )
     parser.add_argument("--dump-ir", type=Path, metavar="DIR", help="write the graph of each pass")
     parser.set_defaults(run=run)
 
