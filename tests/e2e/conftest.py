@@ -37,6 +37,8 @@ def open_llm() -> Iterator[Callable[..., LLM]]:
 
     def open_checkpoint(model: str | Path, **options: object) -> LLM:
         usual = {"dtype": "float32", "max_num_seqs": 4, "max_model_len": 128}
+        if options.get("engine") != "interpreter":
+            usual["lowering"] = "portable"
         opened.append(LLM(model, show_progress=False, **{**usual, **options}))
         return opened[-1]
 

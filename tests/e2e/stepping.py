@@ -36,7 +36,11 @@ def ride(engine: Engine, arrivals: SequenceOf[Arrival]) -> Ride:
     """Runs arrivals through the scheduler and collects the logits of every token."""
     scheduler = Scheduler(engine)
     sequences = [
-        Sequence(list(arrival.token_ids[: arrival.prompt_len]), wants_all_logits=True)
+        Sequence(
+            list(arrival.token_ids[: arrival.prompt_len]),
+            wants_all_logits=True,
+            max_len=len(arrival.token_ids),
+        )
         for arrival in arrivals
     ]
     number = {id(sequence): index for index, sequence in enumerate(sequences)}

@@ -75,6 +75,10 @@ class PlanMachine:
         return self.plan.vocab_size
 
     @property
+    def num_blocks(self) -> int:
+        return 0
+
+    @property
     def cache_groups(self) -> tuple[CacheGroup, ...]:
         return self.plan.cache_groups
 
