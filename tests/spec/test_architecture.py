@@ -184,6 +184,23 @@ def test_fields_that_later_stages_read_are_needed() -> None:
     assert error.startswith("tiny.yaml:1: an architecture must consume 'max_position_embeddings'")
 
 
+@pytest.mark.parametrize(
+    "rule",
+    [
+        "{type: float, min: 1}",
+        "{type: int}",
+        "{type: int, min: 0}",
+        "{type: int, above: -1}",
+        "{type: int, min: 1, nullable: true}",
+        "{type: str}",
+    ],
+)
+def test_fields_that_later_stages_read_are_sizes(rule: str) -> None:
+    error, where = broken("num_hidden_layers: {type: int, min: 1}", f"num_hidden_layers: {rule}")
+    assert f"{where}: an architecture must consume 'num_hidden_layers' as a size" in error
+    architecture(("vocab_size: {type: int, min: 1}", "vocab_size: {type: int, above: 0}"))
+
+
 def test_rms_norm_without_eps_needs_the_config_field() -> None:
     error = error_of(architecture, ("    rms_norm_eps: {type: float, above: 0}\n", ""))
     assert "'rms_norm' needs the keyword 'eps'" in error

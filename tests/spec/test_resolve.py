@@ -13,6 +13,7 @@ from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.spec.resolve import with_dtype
 from tests.spec.descriptions import CONFIG, error_of, model
 
+NO_THETA = "no rope_theta is given: 10000 is used"
 LINES = {key: number for number, key in enumerate(CONFIG, start=1)}
 
 
@@ -36,7 +37,7 @@ def test_fields_are_consumed_and_defaults_filled_in() -> None:
     }
     assert tiny.dtype is DType.F32
     assert [layer.attributes for layer in tiny.layers] == [{"window": None, "rope": "rope"}] * 3
-    assert tiny.notes == ()
+    assert tiny.notes == (NO_THETA,)
 
 
 def test_null_means_the_default_unless_it_is_a_value() -> None:
@@ -263,7 +264,7 @@ def test_both_generations_name_the_dtype(key: str, value: str) -> None:
 def test_an_unnamed_dtype_is_said() -> None:
     tiny = model(drop=("torch_dtype",))
     assert tiny.dtype is DType.F32
-    assert tiny.notes == ("no dtype is given: float32 is used",)
+    assert tiny.notes == (NO_THETA, "no dtype is given: float32 is used")
 
 
 def test_contradicting_dtypes_are_refused() -> None:
@@ -329,9 +330,51 @@ def test_derived_fields_checks_and_notes() -> None:
     )
     tiny = model(CONFIG, rules)
     assert (tiny.config["double"], tiny.config["hidden_size"]) == (48, 49)
-    assert tiny.notes == ("hidden 24, vocab 31",)
+    assert tiny.notes == ("hidden 24, vocab 31", NO_THETA)
     message = error_of(model, CONFIG, rules, changes={"vocab_size": 30})
     assert message == "config.json:1: vocab is 30\n  hint:     Change it."
+
+
+@pytest.mark.parametrize(
+    ("derived", "message"),
+    [
+        (
+            "num_hidden_layers: num_hidden_layers / 1",
+            "has the wrong type\n  got:      the number 3.0",
+        ),
+        ("num_hidden_layers: num_hidden_layers - 3", "is too small\n  got:      the number 0"),
+        ("num_hidden_layers: num_hidden_layers * 9999", "is too large"),
+        ("max_position_embeddings: max_position_embeddings / 2", "has the wrong type"),
+        ("max_position_embeddings: 0 - 5", "is too small\n  got:      the number -5"),
+        ("vocab_size: vocab_size / 1", "has the wrong type\n  got:      the number 31.0"),
+        ("head_dim: none", "has the wrong type\n  got:      nothing (null)"),
+        ("layer_types: \"'full'\"", "has the wrong type\n  got:      the text 'full'"),
+    ],
+)
+def test_a_derived_field_is_checked_like_the_one_it_replaces(derived: str, message: str) -> None:
+    rule = ("must_equal:", f"derived: {{{derived}}}\n  must_equal:")
+    name = derived.split(":")[0]
+    assert error_of(model, CONFIG, rule).startswith(
+        f"tiny.yaml:16: config field '{name}' {message}"
+    )
+
+
+def test_a_default_of_none_must_be_a_value() -> None:
+    rule = ("nullable: true, default: none", "default: none")
+    assert error_of(model, CONFIG, rule).startswith(
+        "tiny.yaml:14: the default of config field 'sliding_window' is none"
+    )
+
+
+def test_a_default_base_of_the_rope_tables_is_said(tmp_path: Path) -> None:
+    fields = {key: value for key, value in QWEN.items() if key != "rope_theta"}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    assert load_model(str(tmp_path)).notes == (NO_THETA,)
+    (tmp_path / "config.json").write_text(json.dumps({**fields, "rope_parameters": {}}))
+    assert load_model(str(tmp_path)).notes == (NO_THETA,)
+    given = {**fields, "rope_parameters": {"rope_theta": 5.0, "rope_type": "default"}}
+    (tmp_path / "config.json").write_text(json.dumps(given))
+    assert load_model(str(tmp_path)).notes == ()
 
 
 def test_a_condition_must_be_a_boolean() -> None:
@@ -357,6 +400,7 @@ QWEN = {
     "head_dim": 4,
     "max_position_embeddings": 32,
     "rms_norm_eps": 1e-6,
+    "rope_theta": 1e6,
     "torch_dtype": "float32",
 }
 
@@ -383,11 +427,11 @@ def test_layers_slide_from_max_window_layers_on(tmp_path: Path) -> None:
 
 def test_a_switched_on_window_needs_a_size(tmp_path: Path) -> None:
     message = error_of(qwen, tmp_path, use_sliding_window=True)
-    place = f"{tmp_path}/config.json:13"
+    place = f"{tmp_path}/config.json:14"
     assert message.startswith(f"{place}: 'use_sliding_window' is true, but 'sliding_window' has no")
 
 
 def test_lines_of_config_json_are_found(tmp_path: Path) -> None:
     message = error_of(qwen, tmp_path, hidden_size="8", foo={"hidden_size": 3})
     assert f"{tmp_path}/config.json:4: config field 'hidden_size' has the wrong type" in message
-    assert f"{tmp_path}/config.json:13: config field 'foo' is unknown" in message
+    assert f"{tmp_path}/config.json:14: config field 'foo' is unknown" in message

@@ -15,7 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from qwen3_codegen.spec.float32_power import power
 from qwen3_codegen.spec.model import RopeTable
 from qwen3_codegen.spec.rope import ROPE_TYPES
-from tests.spec.descriptions import CONFIG, error_of, model
+from tests.spec.descriptions import ARCHITECTURE, CONFIG, error_of, line_of, model
 
 VECTOR = 32
 """torch computes this many powers at once; what is left over goes through the C library."""
@@ -73,10 +73,10 @@ SCALINGS: dict[str, dict[str, Any]] = {
     "default": {},
     "linear": {"rope_type": "linear", "factor": 2.7},
     "yarn": YARN,
-    "yarn-half": {**YARN, "factor": 0.5},
+    "yarn-one": {**YARN, "factor": 1},
     "yarn-attention-factor": {**YARN, "attention_factor": 0.9},
     "yarn-betas": {**YARN, "beta_fast": 5.0, "beta_slow": 0.6, "truncate": False},
-    "yarn-zero-beta": {**YARN, "beta_slow": 0.0},
+    "yarn-equal-betas": {**YARN, "beta_fast": 2, "beta_slow": 2.0},
     "yarn-mscale": {**YARN, "mscale": 1.3, "mscale_all_dim": 0.6},
     "yarn-one-mscale": {**YARN, "mscale": 1.3},
     "yarn-whole": {"rope_type": "yarn", "factor": 8},
@@ -196,6 +196,13 @@ def faulty(**changes: Any) -> str:
         ({"partial_rotary_factor": 0.5}, "'partial_rotary_factor' does not fit the architecture"),
         ({"rope_scaling": {**YARN, "truncate": 1}}, "'truncate' must be a boolean"),
         ({"rope_scaling": {**YARN, "beta_fast": -1}}, "'beta_fast' is out of range"),
+        ({"rope_scaling": {**YARN, "beta_fast": 0}}, "'beta_fast' is out of range"),
+        ({"rope_scaling": {**YARN, "beta_slow": 0}}, "'beta_slow' is out of range"),
+        ({"rope_scaling": {**YARN, "beta_fast": 0.9}}, "'beta_fast' must be at least 'beta_slow'"),
+        ({"rope_scaling": {**YARN, "beta_slow": 33}}, "'beta_fast' must be at least 'beta_slow'"),
+        ({"rope_scaling": {**YARN, "attention_factor": 0}}, "'attention_factor' is out of range"),
+        ({"rope_scaling": {**YARN, "factor": 0.5}}, "'factor' is out of range"),
+        ({"rope_scaling": {"type": "linear", "factor": 0.9}}, "'factor' is out of range"),
         ({"rope_scaling": {**YARN, "original_max_position_embeddings": 1}}, "'original_max_positi"),
         ({"rope_theta": 1.0, "rope_scaling": YARN}, "yarn needs a 'rope_theta' above 1"),
         (
@@ -210,6 +217,43 @@ def faulty(**changes: Any) -> str:
 def test_wrong_parameters_are_refused(changes: dict[str, Any], message: str) -> None:
     where = f"config.json:{len(CONFIG) + len(changes)}"
     assert faulty(**changes).startswith(f"{where}: {message}")
+
+
+def test_scaling_needs_positions() -> None:
+    message = faulty(rope_scaling={"type": "yarn", "factor": 2.0}, max_position_embeddings=1)
+    assert message.startswith("config.json:6: rope type 'yarn' needs more than one position")
+
+
+RULE_FLAWS = [
+    ("head_dim: \"'x'\"", "'head_dim' of rope table 'rope' is no size"),
+    ("head_dim: 7.9", "'head_dim' of rope table 'rope' is no size"),
+    ("head_dim: '[1, 2]'", "'head_dim' of rope table 'rope' is no size"),
+    ("head_dim: true", "'head_dim' of rope table 'rope' is no size"),
+    ("head_dim: sliding_window", "rope table 'rope' needs a head_dim, and the config has none"),
+    ("head_dim: head_dim, default_theta: -3", "'default_theta' of rope table 'rope' is out of r"),
+    ("head_dim: head_dim, default_theta: 1e300", "'default_theta' of rope table 'rope' is out of"),
+    ("head_dim: head_dim, partial_rotary_factor: -0.5", "'partial_rotary_factor' of rope table 'r"),
+    *(
+        (
+            f"head_dim: head_dim, original_max_position_embeddings: {value}",
+            "'original_max_position_embeddings' of rope table 'rope' is no size",
+        )
+        for value in ("-5", "1", "'[64]'", "0.5", "\"'x'\"")
+    ),
+]
+
+
+@pytest.mark.parametrize(("rule", "message"), RULE_FLAWS, ids=[flaw[0] for flaw in RULE_FLAWS])
+@pytest.mark.parametrize("scaling", ["yarn", "llama3"])
+def test_a_wrong_size_in_the_rope_section_is_refused(scaling: str, rule: str, message: str) -> None:
+    change = ("rope: {head_dim: head_dim}", f"rope: {{{rule}}}")
+    parameters = {
+        key: value
+        for key, value in SCALINGS[scaling].items()
+        if key != "original_max_position_embeddings"
+    }
+    error = error_of(model, CONFIG, change, changes={"rope_scaling": parameters})
+    assert error.startswith(f"tiny.yaml:{line_of(ARCHITECTURE, change[0])}: {message}")
 
 
 def test_an_unknown_type_suggests_a_near_one() -> None:

@@ -13,7 +13,7 @@ from qwen3_codegen.spec.config_rules import parse_config_rules, parse_rope_rules
 from qwen3_codegen.spec.expressions import names_in, parse_statement
 from qwen3_codegen.spec.model import ArchitectureSpec, CheckpointNames
 from qwen3_codegen.spec.problems import Problems
-from qwen3_codegen.spec.rules import LayerTypeRule, LocatedExpression, SharedFields
+from qwen3_codegen.spec.rules import ConfigField, LayerTypeRule, LocatedExpression, SharedFields
 from qwen3_codegen.spec.sections import Section, list_items, located_expression, unknown_key
 from qwen3_codegen.spec.source import SourceLocation
 from qwen3_codegen.spec.statement_checks import StatementScope, check_statements
@@ -281,11 +281,12 @@ def _only_layer_type(
 def _check_flow(architecture: ArchitectureSpec, problems: Problems) -> None:
     config = {*architecture.config.fields, *architecture.config.derived}
     for field in _NEEDED_FIELDS:
-        if field not in architecture.config.fields:
+        rule = architecture.config.fields.get(field)
+        if rule is None or not _is_size(rule):
             problems.add(
                 SpecError(
-                    f"an architecture must consume '{field}'",
-                    where=architecture.location,
+                    f"an architecture must consume '{field}'" + (" as a size" if rule else ""),
+                    where=rule.location if rule else architecture.location,
                     hint=f"config: consumed: {field}: {{type: int, min: 1}}",
                 )
             )
@@ -302,6 +303,13 @@ def _check_flow(architecture: ArchitectureSpec, problems: Problems) -> None:
         check_statements(body, inside, {"h"}, problems)
     end = check_statements(architecture.epilogue, outside, {"h"}, problems)
     _wants("logits", end, "epilogue", architecture, problems)
+
+
+def _is_size(rule: ConfigField) -> bool:
+    least = rule.minimum if rule.minimum is not None else 0
+    return (
+        rule.type == "int" and not rule.nullable and (least >= 1 or (rule.exclusive and least >= 0))
+    )
 
 
 def _wants(

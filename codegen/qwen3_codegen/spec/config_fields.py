@@ -14,7 +14,13 @@ from qwen3_codegen.spec.problems import Problems
 from qwen3_codegen.spec.rules import ConfigField, ConfigSchema, LocatedExpression
 from qwen3_codegen.spec.yaml_loader import kind_of
 
-__all__ = ["DTYPE_FIELDS", "check_field_names", "read_fields", "with_field_names"]
+__all__ = [
+    "DTYPE_FIELDS",
+    "check_field_names",
+    "derive_fields",
+    "read_fields",
+    "with_field_names",
+]
 
 DTYPE_FIELDS = ("torch_dtype", "dtype")
 """The older and the newer name of the checkpoint's dtype."""
@@ -152,7 +158,7 @@ def _read_field(
         return None
     if given is None:
         return _default(field, source, earlier)
-    value = _typed(field, given, source)
+    value = _typed(field, given, source.where(field.name))
     if field.per_layer:
         _check_length(field, value, source, earlier)
     return value
@@ -179,7 +185,13 @@ def _default(
             got=error.got,
             hint=f"--set {field.name}=VALUE gives it; {error.where} has the default",
         ) from None
-    return value if value is None else _typed(field, value, source)
+    if value is None and not field.nullable:
+        raise SpecError(
+            f"the default of config field '{field.name}' is none, which is no value of it",
+            where=field.default.location,
+            hint="nullable: true makes it one",
+        )
+    return value if value is None else _typed(field, value, source.where(field.name))
 
 
 def _computed(
@@ -215,24 +227,43 @@ def _check_length(
         )
 
 
-def _typed(field: ConfigField, value: Any, source: ConfigSource) -> ConfigValue:
+def derive_fields(
+    schema: ConfigSchema, consumed: Mapping[str, ConfigValue], dtype: str
+) -> dict[str, ConfigValue]:
+    """Returns the consumed fields with derived ones added, or in place of what they replace.
+
+    Raises:
+        SpecError: An expression has no value, or not one of the type and range of the field that
+            it replaces.
+    """
+    config = dict(consumed)
+    for name, rule in schema.derived.items():
+        value = evaluate(rule.expression, {**config, "dtype": dtype}, location=rule.location)
+        field = schema.fields.get(name)
+        if field is not None and not (value is None and field.nullable):
+            value = _typed(field, value, rule.location)
+        config[name] = value
+    return config
+
+
+def _typed(field: ConfigField, value: Any, where: object) -> ConfigValue:
     if not field.type.startswith("["):
-        return _element(field, field.type, value, source)
+        return _element(field, field.type, value, where)
     if not isinstance(value, tuple):
         raise SpecError(
             f"config field '{field.name}' has the wrong type",
-            where=source.where(field.name),
+            where=where,
             got=kind_of(value),
             expected="a list",
         )
-    return tuple(_element(field, field.type[1:-1], item, source) for item in value)
+    return tuple(_element(field, field.type[1:-1], item, where) for item in value)
 
 
-def _element(field: ConfigField, kind: str, value: Any, source: ConfigSource) -> ConfigValue:
+def _element(field: ConfigField, kind: str, value: Any, where: object) -> ConfigValue:
     def fail(message: str, expected: str, hint: str | None = None) -> SpecError:
         return SpecError(
             f"config field '{field.name}' {message}",
-            where=source.where(field.name),
+            where=where,
             got=kind_of(value),
             expected=expected,
             hint=hint,

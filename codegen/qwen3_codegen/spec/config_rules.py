@@ -202,7 +202,8 @@ def _rope_rule(
 ) -> RopeRule | None:
     section = Section(node, f"rope table '{name}'", schema.ROPE_TABLE, problems)
     head_dim = section.expression("head_dim")
-    theta = section.scalar("default_theta", float)
+    theta = _number(section, "default_theta", 1.0, 1e12)
+    partial = _number(section, "partial_rotary_factor", 1e-6, 1.0)
     scaled = section.flag("scaled", default=True)
     types = section.texts("types") if "types" in section else None
     aliases = dict(_named_texts(section, "aliases"))
@@ -225,7 +226,7 @@ def _rope_rule(
             theta_field=section.text("theta_field", "rope_theta"),
             scaling_field="rope_scaling" if scaled else None,
             layer_type=section.text("layer_type") or None,
-            partial_rotary_factor=section.scalar("partial_rotary_factor", float),
+            partial_rotary_factor=partial,
             interleaved=section.flag("interleaved"),
             types=types,
             aliases=aliases,
@@ -233,3 +234,17 @@ def _rope_rule(
             location=where,
         )
     return rule
+
+
+def _number(section: Section, key: str, least: float, most: float) -> float | None:
+    value = section.scalar(key, float)
+    if value is not None and not least <= value <= most:
+        section.problems.add(
+            SpecError(
+                f"'{key}' of {section.what} is out of range",
+                where=section.where(key),
+                got=value,
+                expected=f"{least:g} to {most:g}",
+            )
+        )
+    return value

@@ -13,6 +13,7 @@ from qwen3_codegen.spec.chat import merged_chat
 from qwen3_codegen.spec.config_fields import (
     DTYPE_FIELDS,
     check_field_names,
+    derive_fields,
     read_fields,
     with_field_names,
 )
@@ -28,7 +29,7 @@ from qwen3_codegen.spec.model import (
 )
 from qwen3_codegen.spec.overrides import with_overrides
 from qwen3_codegen.spec.problems import Problems
-from qwen3_codegen.spec.rope_config import resolve_rope, rope_fields
+from qwen3_codegen.spec.rope_config import resolve_rope, rope_fields, rope_notes
 from qwen3_codegen.spec.rules import LayerTypeRule, LocatedExpression, Note
 from qwen3_codegen.spec.source import SourceLocation
 from qwen3_codegen.spec.syntax import Literal
@@ -76,21 +77,20 @@ def resolve_model(
     problems.raise_any()
     _run_checks(architecture, source, consumed)
     dtype, dtype_notes = _dtype(source)
-    config = dict(consumed)
-    for key, rule in architecture.config.derived.items():
-        names = {**config, "dtype": dtype.value}
-        config[key] = evaluate(rule.expression, names, location=rule.location)
+    config = derive_fields(architecture.config, consumed, dtype.value)
     notes = [_note_text(note, consumed) for note in architecture.config.notes]
+    rope = resolve_rope(architecture, source, config)
+    notes += [*rope_notes(architecture, source), *dtype_notes]
     return ModelSpec(
         name=name,
         architecture=architecture,
         config=config,
         dtype=dtype,
         layers=_layers(architecture, source, config),
-        rope=resolve_rope(architecture, source, config),
+        rope=rope,
         chat=merged_chat(chat or ChatDefaults(), architecture.chat),
         huggingface_config=dict(given.values),
-        notes=tuple(note for note in [*notes, *dtype_notes] if note),
+        notes=tuple(note for note in notes if note),
         ignored_config_keys=tuple(key for key in ignore_config_keys if key in source.values),
         location=location,
     )

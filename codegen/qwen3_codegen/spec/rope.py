@@ -152,8 +152,8 @@ def _yarn_range(parameters: Mapping[str, Any], dim: int) -> tuple[float, float]:
         turns = math.log(length / (rotations * 2 * math.pi))
         return (dim * turns) / (2 * math.log(parameters["rope_theta"]))
 
-    low = correction(parameters.get("beta_fast") or 32)
-    high = correction(parameters.get("beta_slow") or 1)
+    low = correction(parameters.get("beta_fast", 32))
+    high = correction(parameters.get("beta_slow", 1))
     if parameters.get("truncate", True):
         low, high = math.floor(low), math.ceil(high)
     return max(low, 0), min(high, dim - 1)

@@ -2,7 +2,8 @@
 
 Older files have ``rope_theta`` and ``rope_scaling``; transformers 5 writes ``rope_parameters``,
 nested by layer type where layers differ. Precedence and defaults are those of transformers'
-``RotaryEmbeddingConfigMixin``; what it only warns about is an error here.
+``RotaryEmbeddingConfigMixin``; parameters out of their range, which it only warns about, are errors
+here.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from qwen3_codegen.spec.config_source import ConfigSource
 from qwen3_codegen.spec.evaluation import evaluate
 from qwen3_codegen.spec.model import ArchitectureSpec, ConfigValue, RopeTable
 from qwen3_codegen.spec.rope import ROPE_KEYS, rope_table
-from qwen3_codegen.spec.rules import RopeRule
+from qwen3_codegen.spec.rules import LocatedExpression, RopeRule
 from qwen3_codegen.spec.yaml_loader import kind_of
 
-__all__ = ["resolve_rope", "rope_fields"]
+__all__ = ["resolve_rope", "rope_fields", "rope_notes"]
 
 _COMMON = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
 _MAX_VALUE = 1e12
 """Bound of any rope parameter; far above what models use, far below float32 overflow."""
+_LEAST = {"factor": 1.0, "mscale": 0.0, "mscale_all_dim": 0.0}
+"""Smallest value of a parameter where it is not just above zero."""
 
 
 def rope_fields(architecture: ArchitectureSpec) -> set[str]:
@@ -48,11 +51,24 @@ def resolve_rope(
     Raises:
         SpecError: Rope parameters are unknown, missing, contradictory or out of range.
     """
-    labels = [rule.layer_type for rule in architecture.rope.values() if rule.layer_type]
     return {
-        name: _Resolver(rule, source, config, labels).table()
+        name: _Resolver(rule, source, config, _labels(architecture)).table()
         for name, rule in architecture.rope.items()
     }
+
+
+def rope_notes(architecture: ArchitectureSpec, source: ConfigSource) -> list[str]:
+    """Returns a line for every base that no field gives."""
+    lines = [
+        f"no {rule.theta_field} is given: {rule.default_theta:.12g} is used"
+        for rule in architecture.rope.values()
+        if not _Resolver(rule, source, {}, _labels(architecture)).has_theta()
+    ]
+    return list(dict.fromkeys(lines))
+
+
+def _labels(architecture: ArchitectureSpec) -> list[str]:
+    return [rule.layer_type for rule in architecture.rope.values() if rule.layer_type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +95,7 @@ class _Resolver:
         self.check_keys(key, parameters)
         self.check_values(key, parameters, rotary_dim)
         self.original_length(key, parameters)
+        self.check_order(key, parameters)
         return rope_table(
             self.rule.name,
             parameters,
@@ -177,10 +194,32 @@ class _Resolver:
         place = self.holder(field if inner is None else key, field)
         return self.number(place, "rope_theta", value, least=1.0)
 
-    def rotary_dim(self, key: str, parameters: dict[str, Any]) -> int:
-        head_dim = evaluate(
-            self.rule.head_dim.expression, self.config, location=self.rule.head_dim.location
+    def has_theta(self) -> bool:
+        _, parameters = self.given()
+        return not (
+            parameters.get("rope_theta") is None
+            and self.source.values.get(self.rule.theta_field) is None
         )
+
+    def whole(self, rule: LocatedExpression, what: str, least: int) -> int | None:
+        """Computes a size of the rope section, None where it says so."""
+        value = evaluate(rule.expression, self.config, location=rule.location)
+        if value is not None and (type(value) is not int or not least <= value < 2**31):
+            raise SpecError(
+                f"'{what}' of rope table '{self.rule.name}' is no size",
+                where=rule.location,
+                got=kind_of(value),
+                expected=f"a whole number, at least {least}",
+            )
+        return value
+
+    def rotary_dim(self, key: str, parameters: dict[str, Any]) -> int:
+        head_dim = self.whole(self.rule.head_dim, "head_dim", 1)
+        if head_dim is None:
+            raise SpecError(
+                f"rope table '{self.rule.name}' needs a head_dim, and the config has none",
+                where=self.rule.head_dim.location,
+            )
         partial = parameters.pop("partial_rotary_factor", None)
         if partial is None:
             key, partial = "partial_rotary_factor", self.source.values.get("partial_rotary_factor")
@@ -235,13 +274,19 @@ class _Resolver:
             elif name == "original_max_position_embeddings":
                 if type(value) is not int or not 1 < value < 2**31:
                     raise self.fail(key, f"'{name}' must be a whole number above 1", got=value)
-            elif name != "rope_type":
-                least = 0.0 if name.startswith(("beta", "mscale", "attention")) else 1e-6
-                self.number(key, name, value, least=least)
+            elif name not in ("rope_type", "rope_theta"):
+                self.number(key, name, value, least=_LEAST.get(name, 1e-6))
+
+    def check_order(self, key: str, parameters: Mapping[str, Any]) -> None:
         low, high = parameters.get("low_freq_factor"), parameters.get("high_freq_factor")
         if low is not None and high is not None and high <= low:
             raise self.fail(
                 key, "'high_freq_factor' must be above 'low_freq_factor'", got=f"{high} and {low}"
+            )
+        fast, slow = parameters.get("beta_fast", 32), parameters.get("beta_slow", 1)
+        if fast < slow:
+            raise self.fail(
+                key, "'beta_fast' must be at least 'beta_slow'", got=f"{fast} and {slow}"
             )
         if parameters["rope_type"] == "yarn" and parameters["rope_theta"] <= 1:
             raise self.fail(key, "yarn needs a 'rope_theta' above 1")
@@ -272,9 +317,14 @@ class _Resolver:
         """Fills in the length before scaling: the rule's field, the parameter, the model's."""
         if "original_max_position_embeddings" not in ROPE_KEYS[parameters["rope_type"]].optional:
             return
+        name = "original_max_position_embeddings"
         rule = self.rule.original_max_position_embeddings
-        if rule is not None:
-            given = evaluate(rule.expression, self.config, location=rule.location)
-            if given is not None:
-                parameters["original_max_position_embeddings"] = given
-        parameters.setdefault("original_max_position_embeddings", self.max_positions())
+        given = None if rule is None else self.whole(rule, name, 2)
+        if given is not None:
+            parameters[name] = given
+        if parameters.setdefault(name, self.max_positions()) < 2:
+            raise self.fail(
+                "max_position_embeddings",
+                f"rope type '{parameters['rope_type']}' needs more than one position",
+                got=parameters[name],
+            )
