@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Number
 from typing import TypeAlias
 
 from qwen3_runtime.checkpoint import Checkpoint
 from qwen3_runtime.engine.batch import Engine, FloatRows
-from qwen3_runtime.engine.prefill import check_token_ids
+from qwen3_runtime.engine.prefill import check_token_ids, prompt_list
 from qwen3_runtime.engine.scheduler import ScheduledStep, Scheduler, Sequence
 from qwen3_runtime.errors import RequestError
 from qwen3_runtime.generation_config import end_token_ids
@@ -82,16 +82,12 @@ class Generator:
         on_text: OnText | None = None,
     ) -> list[RequestOutput]:
         """Continues prompts as one continuously mixed batch; see ``LLM.generate``."""
-        encoded = [self._encode(prompt) for prompt in _as_list(prompts)]
-        each = [params] * len(encoded) if isinstance(params, SamplingParams) else list(params)
-        if len(each) != len(encoded):
-            raise RequestError(
-                "one set of sampling parameters per prompt is needed",
-                got=f"{len(each)} for {len(encoded)} prompts",
-            )
+        given = _as_list(prompts)
         requests = [
-            self._request(index, ids, chosen)
-            for index, (ids, chosen) in enumerate(zip(encoded, each, strict=True))
+            self._request(index, self._token_ids(prompt, index), chosen)
+            for index, (prompt, chosen) in enumerate(
+                zip(given, _one_each(params, len(given)), strict=True)
+            )
         ]
         for _ in self._run(requests, on_text):
             pass
@@ -119,11 +115,11 @@ class Generator:
             )
         return self._tokenizer
 
-    def _encode(self, prompt: Prompt) -> list[int]:
-        return self._need_tokenizer().encode(prompt) if isinstance(prompt, str) else list(prompt)
+    def _token_ids(self, prompt: object, index: int) -> list[int]:
+        ids = self._need_tokenizer().encode(prompt) if isinstance(prompt, str) else prompt
+        return check_token_ids(self._engine, ids, index)
 
-    def _request(self, index: int, token_ids: list[int], params: SamplingParams) -> _Request:
-        ids = check_token_ids(self._engine, token_ids, index)
+    def _request(self, index: int, ids: list[int], params: SamplingParams) -> _Request:
         room = self._engine.max_model_len - len(ids)
         if room < 1:
             raise RequestError(
@@ -179,13 +175,34 @@ class Generator:
         return [(request, token) for (request, _), token in zip(ready, tokens, strict=True)]
 
 
-def _as_list(prompts: Prompt | SequenceOf[Prompt]) -> list[Prompt]:
+def _as_list(prompts: object) -> list[object]:
     if isinstance(prompts, str):
         return [prompts]
-    items: list[Prompt] = list(prompts)  # type: ignore[arg-type] # told apart by the elements
-    if items and all(isinstance(item, Integral) for item in items):
-        return [items]  # type: ignore[list-item] # one list of token ids
+    items = prompt_list(prompts)
+    if items and all(isinstance(item, Number) for item in items):
+        return [items]  # one list of token ids
     return items
+
+
+def _one_each(
+    params: SamplingParams | SequenceOf[SamplingParams], count: int
+) -> list[SamplingParams]:
+    if isinstance(params, SamplingParams):
+        return [params] * count
+    each = list(params) if isinstance(params, SequenceOf) else [params]
+    for chosen in each:
+        if not isinstance(chosen, SamplingParams):
+            raise RequestError(
+                "sampling parameters are of another type",
+                got=repr(chosen)[:80],
+                expected="SamplingParams(temperature=...), one for all prompts or one each",
+            )
+    if len(each) != count:
+        raise RequestError(
+            "one set of sampling parameters per prompt is needed",
+            got=f"{len(each)} for {count} prompts",
+        )
+    return each
 
 
 def _take(request: _Request, token: int, on_text: OnText | None) -> None:

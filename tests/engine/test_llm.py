@@ -9,7 +9,7 @@ import pytest
 
 from qwen3_codegen import LLM, SamplingParams
 from qwen3_codegen.paths import modelspecs_dir
-from qwen3_runtime.errors import EngineError
+from qwen3_runtime.errors import EngineError, RequestError
 
 PROMPTS = ([3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8], [1, 6, 1, 8, 0, 3, 3])
 
@@ -94,3 +94,39 @@ def test_token_ids_may_come_as_an_array(llm):
     (from_list,) = llm.generate(list(PROMPTS[0]), greedy)
     (from_array,) = llm.generate(np.array(PROMPTS[0]), greedy)
     assert from_array == from_list
+
+
+GREEDY = SamplingParams(temperature=0.0, max_tokens=2)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "says"),
+    [
+        (None, "these are no prompts"),
+        (5, "these are no prompts"),
+        (b"hi", "these are no prompts"),
+        ({"a": 1}, "these are no prompts"),
+        ([None], "prompt 0: a prompt of token ids is a list of whole numbers"),
+        ([1.5], "prompt 0: a prompt of token ids is a list of whole numbers"),
+        ([1, 2.5], "prompt 0: a prompt of token ids is a list of whole numbers"),
+        ([True, False], "prompt 0: a prompt of token ids is a list of whole numbers"),
+        ([[1], b"hi"], "prompt 1: a prompt of token ids is a list of whole numbers"),
+        ([[1], {3: 4}], "prompt 1: a prompt of token ids is a list of whole numbers"),
+    ],
+)
+def test_prompts_of_another_kind_are_refused(llm, prompts, says):
+    with pytest.raises(RequestError, match=says):
+        llm.generate(prompts, GREEDY)
+    assert len(llm.generate([1, 2], GREEDY)) == 1
+
+
+@pytest.mark.parametrize("params", [{"temperature": 0}, [None], [{}], "greedy", 0.5])
+def test_sampling_parameters_of_another_kind_are_refused(llm, params):
+    with pytest.raises(RequestError, match=r"expected: SamplingParams\(temperature"):
+        llm.generate([[1, 2]], params)
+
+
+@pytest.mark.parametrize("prompts", [None, 5, b"hi"])
+def test_logits_of_what_holds_no_prompts(llm, prompts):
+    with pytest.raises(RequestError, match="these are no prompts"):
+        llm.logits(prompts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from qwen3_runtime.engine.prefill import check_token_ids
+from qwen3_runtime.engine.prefill import check_token_ids, prompt_list
 from qwen3_runtime.errors import RequestError
 
 
@@ -35,9 +35,28 @@ def test_whole_numbers_of_any_kind(ids):
         ("12", "whole numbers"),
         ([[1]], "whole numbers"),
         ([None], "whole numbers"),
+        (None, "whole numbers"),
+        (5, "whole numbers"),
+        (b"hi", "whole numbers"),
+        ({1: "a"}, "whole numbers"),
+        ({1, 2}, "whole numbers"),
+        ([True, False], "whole numbers"),
+        (np.array([True]), "whole numbers"),
     ],
 )
 def test_anything_else_is_refused(ids, says):
     with pytest.raises(RequestError, match=says) as caught:
         check_token_ids(Bounds(), ids, 3)
     assert caught.value.where == "prompt 3"
+
+
+@pytest.mark.parametrize("prompts", [None, 5, 1.5, b"hi", {"a": 1}, {1, 2}])
+def test_things_that_hold_no_prompts(prompts):
+    with pytest.raises(RequestError, match="these are no prompts") as caught:
+        prompt_list(prompts)
+    assert caught.value.got == type(prompts).__name__
+    assert "a list of token ids" in str(caught.value.expected)
+
+
+def test_prompts_may_come_in_any_row():
+    assert prompt_list(iter([1, 2])) == prompt_list((1, 2)) == [1, 2]

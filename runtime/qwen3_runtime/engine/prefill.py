@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable, Mapping, Set
 from collections.abc import Sequence as SequenceOf
 
 import numpy as np
@@ -12,7 +13,22 @@ from qwen3_runtime.engine.scheduler import Scheduler, Sequence
 from qwen3_runtime.errors import RequestError
 
 
-def check_token_ids(engine: Engine, token_ids: SequenceOf[int], index: int) -> list[int]:
+def prompt_list(prompts: object) -> list[object]:
+    """Returns the elements of a list of prompts, or of one prompt's token ids.
+
+    Raises:
+        RequestError: It is nothing whose elements could be prompts.
+    """
+    if isinstance(prompts, bytes | bytearray | Mapping | Set) or not isinstance(prompts, Iterable):
+        raise RequestError(
+            "these are no prompts",
+            got=type(prompts).__name__,
+            expected="a text, a list of token ids, or a list of such prompts",
+        )
+    return list(prompts)
+
+
+def check_token_ids(engine: Engine, token_ids: object, index: int) -> list[int]:
     """Returns token ids as a list of ints that the engine can take.
 
     Raises:
@@ -20,12 +36,7 @@ def check_token_ids(engine: Engine, token_ids: SequenceOf[int], index: int) -> l
             outside the vocabulary.
     """
     where = f"prompt {index}"
-    try:
-        ids = [operator.index(token) for token in token_ids]
-    except TypeError as error:
-        raise RequestError(
-            "a prompt of token ids is a list of whole numbers", where=where, got=error
-        ) from None
+    ids = _whole_numbers(token_ids, where)
     if not ids:
         raise RequestError("a prompt needs at least one token", where=where)
     if len(ids) > engine.max_model_len:
@@ -46,6 +57,25 @@ def check_token_ids(engine: Engine, token_ids: SequenceOf[int], index: int) -> l
     return ids
 
 
+def _whole_numbers(token_ids: object, where: str) -> list[int]:
+    """What counts as an int, but for truth values; bytes or a mapping would be a slip, too."""
+    if isinstance(token_ids, str | bytes | bytearray | Mapping | Set):
+        raise _no_token_ids(token_ids, where)
+    try:
+        tokens = list(token_ids)  # type: ignore[call-overload] # anything, checked here
+        if any(isinstance(token, bool) for token in tokens):
+            raise _no_token_ids(token_ids, where)
+        return [operator.index(token) for token in tokens]
+    except TypeError:
+        raise _no_token_ids(token_ids, where) from None
+
+
+def _no_token_ids(got: object, where: str) -> RequestError:
+    return RequestError(
+        "a prompt of token ids is a list of whole numbers", where=where, got=repr(got)[:80]
+    )
+
+
 def prompt_logits(engine: Engine, prompts: SequenceOf[SequenceOf[int]]) -> list[FloatRows]:
     """Runs sequences from their start as mixed batches.
 
@@ -59,7 +89,7 @@ def prompt_logits(engine: Engine, prompts: SequenceOf[SequenceOf[int]]) -> list[
     scheduler = Scheduler(engine)
     sequences = [
         Sequence(check_token_ids(engine, prompt, index), wants_all_logits=True)
-        for index, prompt in enumerate(prompts)
+        for index, prompt in enumerate(prompt_list(prompts))
     ]
     rows: dict[int, list[FloatRows]] = {id(sequence): [] for sequence in sequences}
     for sequence in sequences:
