@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <memory>
 
+#include "kernels.hpp"
+
 namespace qwen3_1_7b_cpu {
 namespace {
 
@@ -23,15 +25,12 @@ constexpr float kRopeInvFreq[64] = {
     1.3335214e-05f, 1.0746078e-05f, 8.659644e-06f, 6.9783064e-06f, 5.6234135e-06f, 4.5315837e-06f,
     3.6517413e-06f, 2.9427272e-06f, 2.3713737e-06f, 1.910953e-06f, 1.5399265e-06f, 1.2409378e-06f};
 
-// 16 query and 8 key/value heads of 128
-constexpr qwen3::AttentionShape kAttention0{16, 8, 128};
-
 std::vector<qwen3::CacheGroup> cache_groups_of_layers() {
   return {
-      {"full", qwen3::CacheKind::kContiguous,
+      {"full", qwen3::CacheKind::kPaged,
        {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24,
         25, 26, 27},
-       /*num_key_value_heads=*/8, /*head_dim=*/128, /*window=*/0, /*block_size=*/0},
+       /*num_key_value_heads=*/8, /*head_dim=*/128, /*window=*/0, /*block_size=*/32},
   };
 }
 
@@ -42,27 +41,22 @@ std::unique_ptr<qwen3::Engine> make_engine(const qwen3::EngineOptions& options) 
 }
 
 Engine::Engine(const qwen3::EngineOptions& options)
-    : PortableEngine(kTraits, options, cache_groups_of_layers()), ops_(device_) {
+    : NativeEngine(kTraits, options, cache_groups_of_layers()) {
   full_attention_layers_.resize(kNumLayers);
-  rope_.rope = rope_tables(kRopeInvFreq, 64, 1.0f);
+  rope_.rope = angle_tables(kRopeInvFreq, 64, 1.0f);
   buffer_0_ = allocate(kDtype, {options.max_num_batched_tokens, 2048});
   buffer_1_ = allocate(kDtype, {options.max_num_batched_tokens, 2048});
-  buffer_2_ = allocate(kDtype, {options.max_num_batched_tokens, 12288});
-  buffer_3_ = allocate(kDtype, {options.max_num_batched_tokens, 1024});
-  buffer_4_ = allocate(kDtype, {options.max_num_batched_tokens, 2048});
-  buffer_5_ = allocate(kDtype, {kMaxLogitRows, 151936});
-  buffer_6_ = allocate(kDtype, {kMaxLogitRows, 2048});
-  const std::vector<int32_t> windows = {0};  // of all layers; 0: all before it
-  attention_0_.emplace(
-      ops_, device_, kAttention0, options, windows,
-      allocate(kDtype, {Attention::scratch_elements(kAttention0, options, kDtype)}),
-      allocate(kDtype, {Attention::mask_elements(options, windows.size())}));
+  buffer_2_ = allocate(kDtype, {options.max_num_batched_tokens, 6144});
+  buffer_3_ = allocate(kDtype, {options.max_num_batched_tokens, 6144});
+  buffer_4_ = allocate(kDtype, {options.max_num_batched_tokens, 1024});
+  buffer_5_ = allocate(kDtype, {kMaxLogitRows, 2048});
+  buffer_6_ = allocate(kDtype, {kMaxLogitRows, 151936});
 }
 
 void Engine::load_weights(qwen3::WeightSource& source) {
   device_.activate();
-  weights_.embed_tokens = upload(source, "embed_tokens", kDtype, {151936, 2048});
-  weights_.norm = upload(source, "norm", INFINI_DTYPE_F32, {2048});
+  weights_.embed_tokens = bind(source, "embed_tokens", kDtype, {151936, 2048});
+  weights_.norm = bind(source, "norm", INFINI_DTYPE_F32, {2048});
   for (size_t layer = 0; layer < kNumLayers; ++layer) {
     load_full_attention_layer(source, layer);
   }
@@ -70,20 +64,22 @@ void Engine::load_weights(qwen3::WeightSource& source) {
 
 void Engine::load_full_attention_layer(qwen3::WeightSource& source, size_t layer) {
   FullAttentionLayerWeights& w = full_attention_layers_[layer];
-  w.input_layernorm = upload(source, layer, "input_layernorm", INFINI_DTYPE_F32, {2048});
-  w.qkv_proj = upload(source, layer, "qkv_proj", kDtype, {4096, 2048});
-  w.q_norm = upload(source, layer, "q_norm", INFINI_DTYPE_F32, {128});
-  w.k_norm = upload(source, layer, "k_norm", INFINI_DTYPE_F32, {128});
-  w.o_proj = upload(source, layer, "o_proj", kDtype, {2048, 2048});
-  w.post_attention_layernorm = upload(source, layer, "post_attention_layernorm", INFINI_DTYPE_F32,
-                                      {2048});
-  w.gate_up_proj = upload(source, layer, "gate_up_proj", kDtype, {12288, 2048});
-  w.down_proj = upload(source, layer, "down_proj", kDtype, {2048, 6144});
+  w.input_layernorm = bind(source, layer, "input_layernorm", INFINI_DTYPE_F32, {2048});
+  w.q_proj = bind(source, layer, "q_proj", kDtype, {2048, 2048});
+  w.k_proj = bind(source, layer, "k_proj", kDtype, {1024, 2048});
+  w.v_proj = bind(source, layer, "v_proj", kDtype, {1024, 2048});
+  w.q_norm = bind(source, layer, "q_norm", INFINI_DTYPE_F32, {128});
+  w.k_norm = bind(source, layer, "k_norm", INFINI_DTYPE_F32, {128});
+  w.o_proj = bind(source, layer, "o_proj", kDtype, {2048, 2048});
+  w.post_attention_layernorm = bind(source, layer, "post_attention_layernorm", INFINI_DTYPE_F32,
+                                    {2048});
+  w.gate_proj = bind(source, layer, "gate_proj", kDtype, {6144, 2048});
+  w.up_proj = bind(source, layer, "up_proj", kDtype, {6144, 2048});
+  w.down_proj = bind(source, layer, "down_proj", kDtype, {2048, 6144});
 }
 
 void Engine::forward(const qwen3::Batch& batch, float* logits) {
   begin_step(batch);
-  attention_0_->begin_step(batch);
   prologue();
   for (size_t layer = 0; layer < kNumLayers; ++layer) {
     full_attention_layer(layer);
@@ -92,7 +88,6 @@ void Engine::forward(const qwen3::Batch& batch, float* logits) {
     const size_t count = std::min(kMaxLogitRows, batch.logit_rows.size - row);
     epilogue(row, count, logits + row * vocab_size());
   }
-  device_.synchronize();
 }
 
 // From token ids to the first hidden state.
@@ -100,7 +95,7 @@ void Engine::prologue() {
   const size_t num_tokens = num_tokens_;
   // qwen3.yaml:58: h = embedding(input_ids, embed_tokens)
   const Tensor h = buffer_0_.shaped({num_tokens, 2048});  // [num_tokens, 2048]
-  copy_rows(h, weights_.embed_tokens, batch_->token_ids.data, num_tokens);
+  native::GatherRows<Element, 2048>::run(h, weights_.embed_tokens, batch_->token_ids.data);
 }
 
 // full_attention: all 28 layers; window none, rope rope
@@ -111,77 +106,84 @@ void Engine::full_attention_layer(size_t layer) {
 
   // qwen3.yaml:61: x = rms_norm(h, input_layernorm) {eps=1e-06}
   const Tensor x = buffer_1_.shaped({num_tokens, 2048});  // [num_tokens, 2048]
-  ops_.rms_norm(x, h, w.input_layernorm, 1e-06f);
+  native::RmsNorm<Element, 1, 2048>::run(x, h, w.input_layernorm, 1e-06f);
 
-  // qwen3.yaml:62: qkv = linear(x, qkv_proj)
-  const Tensor qkv = buffer_2_.shaped({num_tokens, 4096});  // [num_tokens, 4096]
-  ops_.gemm(qkv, x, w.qkv_proj.transposed(), 1.0f, 0.0f);
-
-  // qwen3.yaml:62: q_proj_linear, k_proj_linear, v_proj_linear = split(qkv) {sizes=[2048, 1024,
-  // 1024]}
-  const Tensor q_proj_linear = qkv.columns(0, 2048);  // [num_tokens, 2048]
-  const Tensor k_proj_linear = qkv.columns(2048, 1024);  // [num_tokens, 1024]
-  const Tensor v_proj_linear = qkv.columns(3072, 1024);  // [num_tokens, 1024]
+  // qwen3.yaml:62: q_proj_linear = linear(x, q_proj)
+  const Tensor q_proj_linear = buffer_2_.shaped({num_tokens, 2048});  // [num_tokens, 2048]
+  native::Linear<Element, 2048, 2048>::run(q_proj_linear, x, w.q_proj, 1.0f, 0.0f);
 
   // qwen3.yaml:62: q = reshape(q_proj_linear) {shape=[16, 128]}
   const Tensor q = q_proj_linear.unflatten(1, 16, 128);  // [num_tokens, 16, 128]
 
+  // qwen3.yaml:63: k_proj_linear = linear(x, k_proj)
+  const Tensor k_proj_linear = buffer_3_.shaped({num_tokens, 1024});  // [num_tokens, 1024]
+  native::Linear<Element, 2048, 1024>::run(k_proj_linear, x, w.k_proj, 1.0f, 0.0f);
+
   // qwen3.yaml:63: k = reshape(k_proj_linear) {shape=[8, 128]}
   const Tensor k = k_proj_linear.unflatten(1, 8, 128);  // [num_tokens, 8, 128]
+
+  // qwen3.yaml:64: v_proj_linear = linear(x, v_proj)
+  const Tensor v_proj_linear = buffer_4_.shaped({num_tokens, 1024});  // [num_tokens, 1024]
+  native::Linear<Element, 2048, 1024>::run(v_proj_linear, x, w.v_proj, 1.0f, 0.0f);
 
   // qwen3.yaml:64: v = reshape(v_proj_linear) {shape=[8, 128]}
   const Tensor v = v_proj_linear.unflatten(1, 8, 128);  // [num_tokens, 8, 128]
 
   // qwen3.yaml:65: q_rms_norm = rms_norm(q, q_norm) {eps=1e-06}
-  const Tensor q_rms_norm = buffer_1_.shaped({num_tokens, 16, 128});  // [num_tokens, 16, 128]
-  ops_.rms_norm(q_rms_norm, q, w.q_norm, 1e-06f);
+  const Tensor q_rms_norm = q;  // [num_tokens, 16, 128]
+  native::RmsNorm<Element, 16, 128>::run(q_rms_norm, q, w.q_norm, 1e-06f);
 
   // qwen3.yaml:66: k_rms_norm = rms_norm(k, k_norm) {eps=1e-06}
-  const Tensor k_rms_norm = buffer_3_.shaped({num_tokens, 8, 128});  // [num_tokens, 8, 128]
-  ops_.rms_norm(k_rms_norm, k, w.k_norm, 1e-06f);
+  const Tensor k_rms_norm = k;  // [num_tokens, 8, 128]
+  native::RmsNorm<Element, 8, 128>::run(k_rms_norm, k, w.k_norm, 1e-06f);
 
   // qwen3.yaml:67: q_rope = rope(q_rms_norm) {table=rope}
   const Tensor q_rope = q_rms_norm;  // [num_tokens, 16, 128]
-  ops_.rope(q_rope, q_rope, positions_, rope_.rope.sin, rope_.rope.cos,
-            INFINIOP_ROPE_ALGO_GPT_NEOX);
+  native::TransformHeads<Element, 16, 128>::run(
+      q_rope, q_rms_norm,
+      {nullptr, 0.0f, &rope_.rope, /*rotary_dim=*/128, native::RopePairs::kHalves},
+      batch_->positions.data);
 
   // qwen3.yaml:67: k_rope = rope(k_rms_norm) {table=rope}
   const Tensor k_rope = k_rms_norm;  // [num_tokens, 8, 128]
-  ops_.rope(k_rope, k_rope, positions_, rope_.rope.sin, rope_.rope.cos,
-            INFINIOP_ROPE_ALGO_GPT_NEOX);
+  native::TransformHeads<Element, 8, 128>::run(
+      k_rope, k_rms_norm,
+      {nullptr, 0.0f, &rope_.rope, /*rotary_dim=*/128, native::RopePairs::kHalves},
+      batch_->positions.data);
 
   // qwen3.yaml:68: a = attention(q_rope, k_rope, v) {scale=0.088388348}
-  const Tensor a = buffer_4_.shaped({num_tokens, 16, 128});  // [num_tokens, 16, 128]
-  attention_0_->run(a, q_rope, k_rope, v, cache_[layer],
-                    batch_->places[cache_group_of_layer_[layer]], /*window=*/0,
-                    /*scale=*/0.088388346f);
+  const Tensor a = buffer_1_.shaped({num_tokens, 16, 128});  // [num_tokens, 16, 128]
+  native::AppendKeyValue<Element, 8, 128>::run(cache_[layer], sequences(layer), k_rope, v, {});
+  native::PagedAttention<Element, 16, 8, 128>::run(
+      a, q_rope, cache_[layer], sequences(layer),
+      {/*scale=*/0.088388346f, /*window=*/0, /*softcap=*/0.0f});
 
   // qwen3.yaml:69: a_reshape = reshape(a) {shape=[2048]}
   const Tensor a_reshape = a.flatten(1);  // [num_tokens, 2048]
 
   // qwen3.yaml:69: h_add = linear(a_reshape, o_proj, residual=h)
   const Tensor h_add = h;  // [num_tokens, 2048]
-  ops_.gemm(h_add, a_reshape, w.o_proj.transposed(), 1.0f, 1.0f);
+  native::Linear<Element, 2048, 2048>::run(h_add, a_reshape, w.o_proj, 1.0f, 1.0f);
 
   // qwen3.yaml:70: x_rms_norm = rms_norm(h_add, post_attention_layernorm) {eps=1e-06}
   const Tensor x_rms_norm = buffer_1_.shaped({num_tokens, 2048});  // [num_tokens, 2048]
-  ops_.rms_norm(x_rms_norm, h_add, w.post_attention_layernorm, 1e-06f);
+  native::RmsNorm<Element, 1, 2048>::run(x_rms_norm, h_add, w.post_attention_layernorm, 1e-06f);
 
-  // qwen3.yaml:71: gate_up = linear(x_rms_norm, gate_up_proj)
-  const Tensor gate_up = buffer_2_.shaped({num_tokens, 12288});  // [num_tokens, 12288]
-  ops_.gemm(gate_up, x_rms_norm, w.gate_up_proj.transposed(), 1.0f, 0.0f);
+  // qwen3.yaml:71: gate = linear(x_rms_norm, gate_proj)
+  const Tensor gate = buffer_2_.shaped({num_tokens, 6144});  // [num_tokens, 6144]
+  native::Linear<Element, 2048, 6144>::run(gate, x_rms_norm, w.gate_proj, 1.0f, 0.0f);
 
-  // qwen3.yaml:71: gate, up = split(gate_up) {sizes=[6144, 6144]}
-  const Tensor gate = gate_up.columns(0, 6144);  // [num_tokens, 6144]
-  const Tensor up = gate_up.columns(6144, 6144);  // [num_tokens, 6144]
+  // qwen3.yaml:72: up = linear(x_rms_norm, up_proj)
+  const Tensor up = buffer_3_.shaped({num_tokens, 6144});  // [num_tokens, 6144]
+  native::Linear<Element, 2048, 6144>::run(up, x_rms_norm, w.up_proj, 1.0f, 0.0f);
 
   // qwen3.yaml:73: mul = swiglu(gate=gate, up=up)
   const Tensor mul = gate;  // [num_tokens, 6144]
-  ops_.swiglu(mul, up, gate);
+  native::Binary<Element, 6144, native::SwiGlu>::run(mul, gate, up);
 
   // qwen3.yaml:73: h_add_2 = linear(mul, down_proj, residual=h_add)
   const Tensor h_add_2 = h_add;  // [num_tokens, 2048]
-  ops_.gemm(h_add_2, mul, w.down_proj.transposed(), 1.0f, 1.0f);
+  native::Linear<Element, 6144, 2048>::run(h_add_2, mul, w.down_proj, 1.0f, 1.0f);
 }
 
 // From the last hidden state to logits, for rows [first_row, first_row + num_logit_rows).
@@ -191,15 +193,15 @@ void Engine::epilogue(size_t first_row, size_t num_logit_rows, float* logits_out
 
   // qwen3.yaml:76: h_gather_rows = gather_rows(h)
   const Tensor h_gather_rows = buffer_5_.shaped({num_logit_rows, 2048});  // [num_logit_rows, 2048]
-  copy_rows(h_gather_rows, h, batch_->logit_rows.data + first_row, num_logit_rows);
+  native::GatherRows<Element, 2048>::run(h_gather_rows, h, batch_->logit_rows.data + first_row);
 
   // qwen3.yaml:76: h_rms_norm = rms_norm(h_gather_rows, norm) {eps=1e-06}
-  const Tensor h_rms_norm = buffer_6_.shaped({num_logit_rows, 2048});  // [num_logit_rows, 2048]
-  ops_.rms_norm(h_rms_norm, h_gather_rows, weights_.norm, 1e-06f);
+  const Tensor h_rms_norm = h_gather_rows;  // [num_logit_rows, 2048]
+  native::RmsNorm<Element, 1, 2048>::run(h_rms_norm, h_gather_rows, weights_.norm, 1e-06f);
 
   // qwen3.yaml:77: logits = linear(h_rms_norm, embed_tokens)
-  const Tensor logits = buffer_5_.shaped({num_logit_rows, 151936});  // [num_logit_rows, 151936]
-  ops_.gemm(logits, h_rms_norm, weights_.embed_tokens.transposed(), 1.0f, 0.0f);
+  const Tensor logits = buffer_6_.shaped({num_logit_rows, 151936});  // [num_logit_rows, 151936]
+  native::Linear<Element, 2048, 151936>::run(logits, h_rms_norm, weights_.embed_tokens, 1.0f, 0.0f);
   read_logits(logits, logits_out);
 }
 

@@ -5,17 +5,16 @@
 #pragma once
 
 #include <cstddef>
-#include <optional>
 #include <vector>
 
-#include "engine/portable/contiguous_attention.hpp"
-#include "engine/portable/portable_engine.hpp"
-#include "infinicore_ops.hpp"
+#include "engine/native/native_engine.hpp"
+#include "engine/native/ops.hpp"
 
 namespace qwen3_1_7b_cpu {
 
 using qwen3::Tensor;
-using Attention = qwen3::ContiguousAttention<InfiniCoreOps>;
+namespace native = qwen3::native;
+using Element = qwen3::kernels::Bf16;
 
 // vocab_size 151936, hidden_size 2048, intermediate_size 6144, num_hidden_layers 28,
 // num_attention_heads 16, num_key_value_heads 8, head_dim 128, max_position_embeddings 40960,
@@ -24,7 +23,7 @@ using Attention = qwen3::ContiguousAttention<InfiniCoreOps>;
 constexpr size_t kNumLayers = 28;
 constexpr size_t kMaxLogitRows = 220;  // rows of logits computed at once
 constexpr infiniDtype_t kDtype = INFINI_DTYPE_BF16;
-constexpr qwen3::EngineTraits kTraits{
+constexpr qwen3::NativeTraits kTraits{
     /*target=*/{INFINI_DEVICE_CPU, "cpu", /*emulated=*/false}, kDtype, kNumLayers,
     /*vocab_size=*/151936, /*max_position_embeddings=*/40960};
 
@@ -36,24 +35,24 @@ struct ModelWeights {
 // full_attention: all 28 layers; window none, rope rope
 struct FullAttentionLayerWeights {
   Tensor input_layernorm;  // [2048] float32
-  // [4096, 2048] bfloat16 = concat(self_attn.q_proj.weight, self_attn.k_proj.weight,
-  // self_attn.v_proj.weight, axis=0)
-  Tensor qkv_proj;
+  Tensor q_proj;  // [2048, 2048] bfloat16
+  Tensor k_proj;  // [1024, 2048] bfloat16
+  Tensor v_proj;  // [1024, 2048] bfloat16
   Tensor q_norm;  // [128] float32
   Tensor k_norm;  // [128] float32
   Tensor o_proj;  // [2048, 2048] bfloat16
   Tensor post_attention_layernorm;  // [2048] float32
-  // [12288, 2048] bfloat16 = concat(mlp.gate_proj.weight, mlp.up_proj.weight, axis=0)
-  Tensor gate_up_proj;
+  Tensor gate_proj;  // [6144, 2048] bfloat16
+  Tensor up_proj;  // [6144, 2048] bfloat16
   Tensor down_proj;  // [2048, 6144] bfloat16
 };
 
 // Sines and cosines of every position.
 struct RopeTableSet {
-  qwen3::RopeTables rope;
+  qwen3::AngleTables rope;
 };
 
-class Engine final : public qwen3::PortableEngine {
+class Engine final : public qwen3::NativeEngine {
  public:
   explicit Engine(const qwen3::EngineOptions& options);
 
@@ -68,20 +67,18 @@ class Engine final : public qwen3::PortableEngine {
   // Logits of rows [first_row, first_row + num_logit_rows) of those asked for.
   void epilogue(size_t first_row, size_t num_logit_rows, float* logits_out);
 
-  InfiniCoreOps ops_;
   ModelWeights weights_;
   std::vector<FullAttentionLayerWeights> full_attention_layers_;  // [kNumLayers]
   RopeTableSet rope_;
 
   // Activations, [rows, columns]; values that are never alive together share a buffer.
   Tensor buffer_0_;  // [max_num_batched_tokens, 2048]: h
-  Tensor buffer_1_;  // [max_num_batched_tokens, 2048]: x, q_rms_norm, x_rms_norm
-  Tensor buffer_2_;  // [max_num_batched_tokens, 12288]: qkv, gate_up
-  Tensor buffer_3_;  // [max_num_batched_tokens, 1024]: k_rms_norm
-  Tensor buffer_4_;  // [max_num_batched_tokens, 2048]: a
-  Tensor buffer_5_;  // [kMaxLogitRows, 151936]: h_gather_rows, logits
-  Tensor buffer_6_;  // [kMaxLogitRows, 2048]: h_rms_norm
-  std::optional<Attention> attention_0_;  // 16 query and 8 key/value heads of 128
+  Tensor buffer_1_;  // [max_num_batched_tokens, 2048]: x, a, x_rms_norm
+  Tensor buffer_2_;  // [max_num_batched_tokens, 6144]: q_proj_linear, gate
+  Tensor buffer_3_;  // [max_num_batched_tokens, 6144]: k_proj_linear, up
+  Tensor buffer_4_;  // [max_num_batched_tokens, 1024]: v_proj_linear
+  Tensor buffer_5_;  // [kMaxLogitRows, 2048]: h_gather_rows
+  Tensor buffer_6_;  // [kMaxLogitRows, 151936]: logits
 };
 
 }  // namespace qwen3_1_7b_cpu

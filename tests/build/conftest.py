@@ -28,7 +28,7 @@ def in_test_cache(engine_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="session")
 def compiled() -> CompiledPlan:
     """Two kinds of layers, two cache groups."""
-    return plan_model(case_spec(CASE), load_device("cpu"), CompileOptions())
+    return plan_model(case_spec(CASE), load_device("cpu"), CompileOptions(lowering="portable"))
 
 
 @pytest.fixture(scope="session")

@@ -145,7 +145,7 @@ static int check_refused_options(qwen3_engine_options options) {
 
 int main(int argc, char **argv) {
   struct weight_files files = {argc > 1 ? argv[1] : ".", NULL, 0};
-  const qwen3_engine_options options = {64, 3, 16, 0, read_weight, &files};
+  const qwen3_engine_options options = {64, 3, 16, 0, 0, read_weight, &files};
   qwen3_engine *engine = NULL;
   CHECK(qwen3_engine_abi_version() == QWEN3_ENGINE_ABI_VERSION);
   CHECK(strcmp(qwen3_engine_last_error(), "") == 0);

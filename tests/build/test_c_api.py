@@ -116,6 +116,7 @@ class Options(ctypes.Structure):
         ("max_num_seqs", ctypes.c_size_t),
         ("max_num_batched_tokens", ctypes.c_size_t),
         ("device_id", ctypes.c_int),
+        ("num_blocks", ctypes.c_size_t),
         ("read_weight", READ_WEIGHT),
         ("context", ctypes.c_void_p),
     )
@@ -123,7 +124,9 @@ class Options(ctypes.Structure):
 
 def test_two_libraries_live_in_one_process(build, build_request, tmp_path):
     """Both export the same names; each answers for its own engine."""
-    other = plan_model(case_spec("qwen3-gqa-7x2"), load_device("cpu"), CompileOptions())
+    other = plan_model(
+        case_spec("qwen3-gqa-7x2"), load_device("cpu"), CompileOptions(lowering="portable")
+    )
     folder = tmp_path / other.plan.module_name
     libraries = [
         ctypes.CDLL(str(path), mode=os.RTLD_LOCAL | os.RTLD_NOW)
@@ -143,7 +146,7 @@ def test_two_libraries_live_in_one_process(build, build_request, tmp_path):
         library.qwen3_engine_vocab_size.restype = ctypes.c_size_t
         library.qwen3_engine_last_error.restype = ctypes.c_char_p
         engines.append(ctypes.c_void_p())
-        options = Options(64, 1, 8, 0, READ_WEIGHT(zeros), None)
+        options = Options(64, 1, 8, 0, 0, READ_WEIGHT(zeros), None)
         created = library.qwen3_engine_create(ctypes.byref(options), ctypes.byref(engines[-1]))
         assert created == 0, library.qwen3_engine_last_error()
     sizes = [

@@ -230,7 +230,7 @@ def test_mixtures_parse_and_verify(case, tmp_path):
 def test_mixtures_are_refused_by_name(case, ops, tmp_path):
     spec = load_model(str(config_file(case, tmp_path)))
     with pytest.raises(LoweringError) as refused:
-        plan_model(spec, load_device("cpu"), OPTIONS)
+        plan_model(spec, load_device("mlu"), OPTIONS)
     message = str(refused.value)
     assert f"modelspecs/architectures/{case.architecture}.yaml:" in message
     assert f"the portable lowering cannot carry out {ops}\n" in message

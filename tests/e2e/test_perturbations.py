@@ -23,7 +23,7 @@ pytestmark = pytest.mark.compile
 FAR = 10.0
 """Bounds that a wrong engine is off by, at least."""
 
-OPTIONS = CompileOptions(dtype=DType.F32)
+OPTIONS = CompileOptions(dtype=DType.F32, lowering="portable")
 LIMITS = Limits(max_model_len=128, max_num_seqs=2)
 
 # What must be among the wrongs of an engine, as patterns.

@@ -28,7 +28,7 @@ PROJECT_FILES = frozenset(
 
 def emitted(case_id: str, device: str = "cpu", *, lowering: str = "portable") -> Mapping[str, str]:
     """Returns all files of an engine."""
-    options = CompileOptions(lowering=None if lowering == "portable" else lowering)
+    options = CompileOptions(lowering=lowering)
     return plan_model(case_spec(case_id), load_device(device), options).files
 
 

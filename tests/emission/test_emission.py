@@ -380,5 +380,5 @@ def test_the_flagship_is_emitted_quickly(capsys):
     seconds = time.perf_counter() - start
     with capsys.disabled():
         print(f" [spec to text in {seconds:.2f} s]", end="")
-    assert len(files) == 10
+    assert {"engine.cpp", "kernels.cpp", "manifest.json"} <= set(files)
     assert seconds < 10, "an order of magnitude above what it takes on two busy cores"

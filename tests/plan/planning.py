@@ -38,7 +38,7 @@ def request(device: str = "cpu", release: str = "0.1.0", **fields: Any) -> PlanR
     target = TargetPlan(
         device=spec.infinicore,
         enumerator=api.device_constant(spec.infinicore),
-        lowering=spec.lowering,
+        lowering="portable",
         release=release,
         emulated=not spec.is_host,
         infinicore="embedded",
