@@ -87,6 +87,29 @@ def test_layers_of_equal_blocks_and_attributes_are_one_kind() -> None:
     assert found == [None, 3, 5]
 
 
+@pytest.mark.parametrize(
+    ("types", "names"),
+    [
+        (["x", "x_2", "x"], ["x", "x_2", "x_3"]),
+        (["x", "x", "x_2"], ["x", "x_3", "x_2"]),
+        (["x", "x", "x_2", "x_2"], ["x", "x_3", "x_2", "x_2_2"]),
+        (["epilogue", "prologue"], ["epilogue_2", "prologue_2"]),
+    ],
+)
+def test_kinds_have_names_of_their_own(types: list[str], names: list[str]) -> None:
+    windows = [{"window": index + 1} for index in range(len(types))]
+    graph = tiny_graph(attributes=windows, layer_types=types)
+    assert [kind.name for kind in graph.layer_kinds] == names
+
+
+def test_weights_are_named_as_identifiers() -> None:
+    paths = ["a._w", "b._w_", "_", "c.w__x", "layers[3]._1"]
+    lines = [f"h = linear(h, weight={path}, out=hidden_size, bias=true)" for path in paths]
+    names = [weight.name for weight in layer_of(tiny_graph(lines)).weights]
+    assert names[::2] == ["w", "b_w", "weight", "w_x", "weight_1"]
+    assert names[1::2] == ["w_bias", "b_w_bias", "weight_bias", "w_x_bias", "weight_1_bias"]
+
+
 def test_layer_types_choose_blocks() -> None:
     spec = tiny_spec()
     blocks = {"attention": statements(ATTENTION, "a"), "mlp": statements(MLP, "m")}
@@ -288,6 +311,26 @@ FAULTS: list[tuple[tuple[str, ...], str, int]] = [
     (("h = linear(h, weight=w, out=12, bias=1)",), "'bias' is no boolean", 1),
     (("h = rms_norm(h, weight=w, eps='x')",), "'eps' is no number", 1),
     (("h = rms_norm(h, weight=w, eps=0)",), "attribute 'eps' is out of range", 1),
+    (("h = rms_norm(h, weight=w, eps=1e-60)",), "'rms_norm': 'eps' is out of range", 1),
+    (("h = rms_norm(h, weight=w, offset=1e39)",), "'rms_norm': 'offset' is out of range", 1),
+    (
+        ("q = reshape(h, [2, 6])", "h = attention(q, q, q, scale=1e-50)"),
+        "'attention': 'scale' is out of range",
+        2,
+    ),
+    (
+        ("q = reshape(h, [2, 6])", "h = attention(q, q, q, scale=1e39)"),
+        "'attention': 'scale' is out of range",
+        2,
+    ),
+    (
+        ("q = reshape(h, [2, 6])", "h = attention(q, q, q, scale=1, softcap=1e-46)"),
+        "'attention': 'softcap' is out of range",
+        2,
+    ),
+    (("h = h * 1e39",), "the factor of 'h \\* 1e\\+39' is out of range", 1),
+    (("h = 1e-46 * h",), "the factor of '1e-46 \\* h' is out of range", 1),
+    (("h = h / 1e46",), "the factor of 'h / 1e\\+46' is out of range", 1),
     (("q = reshape(h, [2, 7])", "h = h"), "cannot be reshaped", 1),
     (("q = reshape(h, [2, 6])", "h = attention(q, q, q, scale=1, window=0)"), "'window' is no", 2),
     (

@@ -13,7 +13,7 @@ from tests.spec.descriptions import ARCHITECTURE, architecture, error_of, line_o
 def broken(old: str, new: str) -> tuple[str, str]:
     """Returns the error of one changed line, and where it should point."""
     text = ARCHITECTURE.replace(old, new, 1)
-    line = line_of(text, new.splitlines()[0])
+    line = line_of(text, new.splitlines()[-1])
     return error_of(architecture, (old, new)), f"tiny.yaml:{line}"
 
 
@@ -30,6 +30,8 @@ def test_an_architecture_is_read_whole() -> None:
     assert str(tiny.prologue[0].location) == f"tiny.yaml:{line_of(ARCHITECTURE, '= embedding')}"
 
 
+EMBEDDING = "- h = embedding(input_ids, weight=embed, size=[vocab_size, hidden_size])"
+LOGITS = "- logits = linear(h, weight=head, out=vocab_size)"
 NORM = "- x = rms_norm(h, weight=norm)"
 FLAWS = [
     (NORM, "- x = rms_nrm(h, weight=norm)", "unknown op 'rms_nrm'"),
@@ -65,7 +67,31 @@ FLAWS = [
     ),
     (NORM, "- x = h + 1", "a value and a number cannot be added"),
     (NORM, "- x = 1 / h", "division by a value of the graph"),
-    (NORM, "- x = h - h", "'h' is a value of the graph; a number is needed here"),
+    (NORM, "- x = h - h", "there is no '-' for values of the graph"),
+    (NORM, "- x = -silu(h)", "there is no '-' for values of the graph"),
+    (NORM, "- x = h ** 2", "there is no '**' for values of the graph"),
+    *(
+        (NORM, f"- {name} = silu(h)", "not a name for a value\n  got:      " + name)
+        for name in ("x_", "_x", "x__y", "_")
+    ),
+    *(
+        (NORM, f"- x = rms_norm(h, weight=rows({rows}, 0, 8))", "'rows' takes rows of one tensor")
+        for rows in (
+            "concat(a, b)",
+            "rows(a, 0, 9)",
+            "a[expert].b",
+            "tensor(a[expert])",
+            "a if true else concat(a, b)",
+        )
+    ),
+    (EMBEDDING, f"{EMBEDDING}\n  - h = rope(h, table='rope')", "'rope' works only inside layers"),
+    (LOGITS, "- h = attention(h, h, h, scale=1)", "'attention' works only inside layers"),
+    (LOGITS, "- h = causal_conv1d(h, weight=c, kernel=4)", "'causal_conv1d' works only inside l"),
+    (
+        LOGITS,
+        "- h = gated_delta_net(h, h, h, h, h, a_log=a, dt_bias=b)",
+        "'gated_delta_net' works only inside layers",
+    ),
     (NORM, "- x = 8", "a statement must compute a value of the graph"),
     (NORM, "- x = silu(h) if foo else h", "unknown name 'foo'"),
     (NORM, "- x = h if true else 8", "one branch is a value and the other a number"),
@@ -107,8 +133,22 @@ FLAWS = [
         "unknown name 'max_pos'",
     ),
     ("  rope: {head_dim", "  head_dim: {head_dim", "'head_dim' is a config field too"),
-    ("head_dim}\nlayer", "head_dim, types: [yarm]}\nlayer", "unknown rope type 'yarm'"),
+    ("{head_dim: head_dim}", "{head_dim: head_dim, types: [yarm]}", "unknown rope type 'yarm'"),
     ("  full: {}", "  Full: {}", "not a layer type name"),
+    ("  full: {}", "  full_: {}", "not a layer type name"),
+    ("  full: {}", "  a__b: {}", "not a layer type name"),
+    ("  full: {}", "  class: {}", "a layer type has the name of a C++ keyword"),
+    ("{window: none,", "{window__: 3, window: none,", "not a layer attribute name"),
+    ("  rope: {head_dim: head_dim}", "  aB: {head_dim: head_dim}", "not a rope table name"),
+    *(
+        (
+            "  rope: {head_dim: head_dim}",
+            f"  rope: {{head_dim: head_dim}}\n  {first}: {{head_dim: head_dim}}"
+            f"\n  {second}: {{head_dim: head_dim}}",
+            f"two rope tables would have one name in C++\n  got:      {second} and {first}",
+        )
+        for first, second in (("a1", "a_1"), ("a", "a_long"), ("a_long", "a"))
+    ),
     ("  full: {}", "  full: {windw: 3}", "unknown key 'windw' in layer type 'full'"),
     ("  full: {}", "  full: {blocks: [mlp]}", "unknown key 'mlp' in 'blocks'"),
     ("layer_types[layer]", "layer_kinds[layer]", "unknown name 'layer_kinds'"),
@@ -245,6 +285,8 @@ def test_a_weight_path_may_take_every_form() -> None:
         "layers[3].w",
         "a.b if num_hidden_layers > 2 else c",
         "rows(a.b, hidden_size, 2 * head_dim)",
+        "rows(tensor(a.b), 0, 8)",
+        "rows(a.b if num_hidden_layers > 2 else c[3].d, 0, 8)",
         "concat(a.q, rows(a.kv, 0, 8))",
         "tensor(a.A_log)",
     ]:

@@ -73,6 +73,11 @@ def test_null_means_the_default_unless_it_is_a_value() -> None:
             "is too large\n  got:      the number 1000000\n  expected: at",
         ),
         ("rms_norm_eps", 0, "is too small\n  got:      the number 0.0\n  expected: above 0"),
+        (
+            "rms_norm_eps",
+            1e-60,
+            "is too small\n  got:      the number 1e-60\n  expected: 0, or a num",
+        ),
         ("rms_norm_eps", float("nan"), "is too large\n  got:      the number nan"),
         ("rms_norm_eps", float("inf"), "is too large\n  got:      the number inf"),
         ("rms_norm_eps", 10**400, "has the wrong type"),

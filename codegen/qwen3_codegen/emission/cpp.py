@@ -10,26 +10,13 @@ import numpy as np
 
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.plan.records import Origin, TensorRef, View
+from qwen3_codegen.spec.names import CPP_KEYWORDS
 
 WIDTH = 100
 """Columns of the emitted sources."""
 
 _IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
-# fmt: off
-_KEYWORDS = frozenset({
-    "alignas", "alignof", "and", "and_eq", "asm", "auto", "bitand", "bitor", "bool", "break",
-    "case", "catch", "char", "char16_t", "char32_t", "class", "compl", "const", "constexpr",
-    "const_cast", "continue", "decltype", "default", "delete", "do", "double", "dynamic_cast",
-    "else", "enum", "explicit", "export", "extern", "false", "float", "for", "friend", "goto", "if",
-    "inline", "int", "long", "mutable", "namespace", "new", "noexcept", "not", "not_eq", "nullptr",
-    "operator", "or", "or_eq", "private", "protected", "public", "register", "reinterpret_cast",
-    "return", "short", "signed", "sizeof", "static", "static_assert", "static_cast", "struct",
-    "switch", "template", "this", "thread_local", "throw", "true", "try", "typedef", "typeid",
-    "typename", "union", "unsigned", "using", "virtual", "void", "volatile", "wchar_t", "while",
-    "xor", "xor_eq",
-})
-# fmt: on
 _MACROS = frozenset({"assert", "errno", "linux", "offsetof", "stderr", "stdin", "stdout", "unix"})
 """Lower-case names that a C or C++ header or compiler may replace."""
 _TAKEN = frozenset(
@@ -50,7 +37,7 @@ class CppIdentifier(str):
         Raises:
             CodegenError: It is not an identifier.
         """
-        if not _IDENTIFIER.fullmatch(text) or text in _KEYWORDS or "__" in text:
+        if not _IDENTIFIER.fullmatch(text) or text in CPP_KEYWORDS or "__" in text:
             raise CodegenError(
                 "a name cannot become a C++ identifier",
                 got=repr(text),
@@ -81,7 +68,7 @@ def member_name(name: str) -> CppIdentifier:
 
 
 def _is_reserved(name: str) -> bool:
-    return name in _KEYWORDS or name in _MACROS or name.isupper()
+    return name in CPP_KEYWORDS or name in _MACROS or name.isupper()
 
 
 def _without_suffix(name: str, suffix: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import SpecError
@@ -147,10 +148,14 @@ def _last_location(statements: Sequence[Statement], spec: ModelSpec) -> object:
 
 
 def _kind_names(layer_types: list[str]) -> list[str]:
-    """Returns a name per kind: its layer type, numbered from the second of a type on."""
-    seen: dict[str, int] = {}
+    """Returns a name per kind: its layer type, with a number from the second of a type on."""
+    taken = {"prologue", "epilogue"}
+    free = {name: name for name in layer_types if name not in taken}
+    taken |= set(free)
     names = []
     for layer_type in layer_types:
-        seen[layer_type] = seen.get(layer_type, 0) + 1
-        names.append(layer_type if seen[layer_type] == 1 else f"{layer_type}_{seen[layer_type]}")
+        numbered = (f"{layer_type}_{number}" for number in count(2))
+        name = free.pop(layer_type, None) or next(each for each in numbered if each not in taken)
+        taken.add(name)
+        names.append(name)
     return names

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import SpecError
 from qwen3_codegen.frontend.region_builder import RegionBuilder
@@ -16,12 +18,19 @@ from qwen3_codegen.spec.model import ModelSpec
 from qwen3_codegen.spec.source import SourceLocation
 from qwen3_codegen.spec.syntax import Expression
 
-__all__ = ["CallSite", "is_number"]
+__all__ = ["CallSite", "fits_float32", "is_number"]
 
 
 def is_number(value: object) -> bool:
     """Returns whether a value is a finite int or float; a boolean is none."""
     return isinstance(value, int | float) and type(value) is not bool and math.isfinite(value)
+
+
+def fits_float32(value: float) -> bool:
+    """Returns whether engines, which hold numbers in float32, keep a number: neither 0 nor inf."""
+    with np.errstate(over="ignore", under="ignore"):
+        single = np.float32(value)
+    return bool(np.isfinite(single)) and (single != 0) == (value != 0)
 
 
 def _is_size(value: object) -> bool:
@@ -80,9 +89,15 @@ class CallSite:
         return value if isinstance(value, tuple) else (value,)
 
     def number(self, name: str) -> float:
-        """Returns a finite number."""
+        """Returns a finite number that float32 can hold."""
         value = self._read(name, is_number, "number")
         assert isinstance(value, int | float)
+        if not fits_float32(value):
+            raise self.fail(
+                f"'{name}' is out of range",
+                got=f"{to_text(self.arguments[name])}, which is {_spelled(value)}",
+                expected="a number that float32 can hold",
+            )
         return float(value)
 
     def optional_number(self, name: str) -> float | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TypeAlias
 
 from qwen3_codegen.errors import SpecError, nearest
-from qwen3_codegen.frontend.call import CallSite, is_number
+from qwen3_codegen.frontend.call import CallSite, fits_float32, is_number
 from qwen3_codegen.frontend.emitters import EMITTERS
 from qwen3_codegen.frontend.region_builder import RegionBuilder
 from qwen3_codegen.frontend.tensor_shapes import TensorShapes
@@ -153,16 +153,27 @@ class StatementReader:
                     left, right = right, left
                 return self._emit("mul", {"a": left, "b": right}, {}, targets)
             case "*", Value(), float():
-                return self._emit("scale", {"x": left}, {"factor": right}, targets)
+                return self._scale(expression, left, right, targets)
             case "*", float(), Value():
-                return self._emit("scale", {"x": right}, {"factor": left}, targets)
+                return self._scale(expression, right, left, targets)
             case "/", Value(), float() if right != 0:
-                return self._emit("scale", {"x": left}, {"factor": 1 / right}, targets)
+                return self._scale(expression, left, 1 / right, targets)
         raise self._fault(
             f"'{to_text(expression)}' cannot be computed on these values",
             got=f"{_kind(left)} {expression.operator} {_kind(right)}",
             expected="value + value, value * value, value * number, value / number above zero",
         )
+
+    def _scale(
+        self, expression: Binary, value: Value, factor: float, targets: tuple[str, ...]
+    ) -> Value:
+        if not fits_float32(factor):
+            raise self._fault(
+                f"the factor of '{to_text(expression)}' is out of range",
+                got=factor,
+                expected="a number that float32 can hold",
+            )
+        return self._emit("scale", {"x": value}, {"factor": factor}, targets)
 
     def _emit(
         self,

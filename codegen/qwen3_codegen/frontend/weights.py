@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
@@ -96,7 +97,7 @@ class WeightScope:
         for name, needed in reading.sources.items():
             if name not in reading.by_rows:
                 self.shapes.add_whole(name, needed, self.location)
-        short, long = self._names(syntax)
+        short, long = map(_identifier, self._names(syntax))
         ending = "_bias" if suffix == ".bias" else ""
         return WeightReference(
             expression=expression,
@@ -257,3 +258,9 @@ class WeightScope:
 
 def _indices(parts: list[str | Expression]) -> list[str]:
     return [part.id for part in parts if isinstance(part, Name)]
+
+
+def _identifier(name: str) -> str:
+    """Returns a name in which underscores stand alone and between letters, as C++ wants them."""
+    name = re.sub("_+", "_", name).strip("_")
+    return name if name[:1].isalpha() else f"weight_{name}".rstrip("_")

@@ -12,10 +12,10 @@ from qwen3_codegen.spec.chat import read_chat
 from qwen3_codegen.spec.config_rules import parse_config_rules, parse_rope_rules
 from qwen3_codegen.spec.expressions import names_in, parse_statement
 from qwen3_codegen.spec.model import ArchitectureSpec, CheckpointNames
+from qwen3_codegen.spec.names import check_identifier, check_layer_type
 from qwen3_codegen.spec.problems import Problems
 from qwen3_codegen.spec.rules import ConfigField, LayerTypeRule, LocatedExpression, SharedFields
 from qwen3_codegen.spec.sections import Section, list_items, located_expression, unknown_key
-from qwen3_codegen.spec.source import SourceLocation
 from qwen3_codegen.spec.statement_checks import StatementScope, check_statements
 from qwen3_codegen.spec.syntax import Expression, Literal, Statement, Unary
 from qwen3_codegen.spec.yaml_loader import YamlMap, YamlNode, YamlScalar, kind_of, read_yaml
@@ -28,7 +28,6 @@ _MAX_NAME = 80
 _NEEDED_FIELDS = ("vocab_size", "num_hidden_layers", "max_position_embeddings")
 """Config fields that every later stage reads."""
 _ATTRIBUTE = schema.Key("expression", "Value of a layer attribute for this type.")
-_IDENTIFIER = re.compile(r"[a-z][a-z0-9_]*\Z")
 _CLASS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9]*\Z")
 _TENSOR_PATTERN = re.compile(r"[A-Za-z0-9_.*?{}\[\]-]*\Z")
 
@@ -199,34 +198,22 @@ def _blocks(section: Section) -> dict[str, tuple[Statement, ...]]:
         return {"layer": _statements(section, "layer")}
     blocks = {}
     for name, node, where in section.entries("blocks"):
-        _identifier(name, where, "block", section.problems)
+        check_identifier(name, where, "block", section.problems)
         items = list_items(node, f"block '{name}'", section.problems)
         blocks[name] = tuple(_flatten(items, (), section.problems))
     return blocks
-
-
-def _identifier(name: str, where: SourceLocation, what: str, problems: Problems) -> None:
-    if not _IDENTIFIER.match(name):
-        problems.add(
-            SpecError(
-                f"not a {what} name",
-                where=where,
-                got=ascii(name),
-                expected="lower-case letters, digits and '_', a letter first",
-            )
-        )
 
 
 # ---- layers ---------------------------------------------------------------------------------
 
 
 def _layer_attributes(section: Section) -> dict[str, LocatedExpression]:
-    return dict(_expressions(section, "layer_attributes", "attribute"))
+    return dict(_expressions(section, "layer_attributes", "layer attribute"))
 
 
 def _expressions(section: Section, key: str, what: str) -> Iterator[tuple[str, LocatedExpression]]:
     for name, node, where in section.entries(key):
-        _identifier(name, where, what, section.problems)
+        check_identifier(name, where, what, section.problems)
         expression = LocatedExpression(Literal(None), where)
         with section.problems.collect():
             expression = located_expression(node, name)
@@ -240,7 +227,7 @@ def _layer_types(
 ) -> dict[str, LayerTypeRule]:
     rules = {}
     for name, node, where in section.entries("layer_types"):
-        _identifier(name, where, "layer type", section.problems)
+        check_layer_type(name, where, section.problems)
         keys = {**schema.LAYER_TYPE, **dict.fromkeys(attributes, _ATTRIBUTE)}
         inner = Section(node, f"layer type '{name}'", keys, section.problems)
         chosen = inner.texts("blocks") if "blocks" in inner else tuple(blocks)
@@ -295,7 +282,7 @@ def _check_flow(architecture: ArchitectureSpec, problems: Problems) -> None:
             problems.add(SpecError(f"'{table.name}' is a config field too", where=table.location))
     _check_names(architecture, config, problems)
     outside = StatementScope(config)
-    inside = StatementScope(config, tuple(architecture.layer_attributes))
+    inside = StatementScope(config, tuple(architecture.layer_attributes), in_layers=True)
     end = check_statements(architecture.prologue, outside, {"input_ids"}, problems)
     _wants("h", end, "prologue", architecture, problems)
     for layer_type in architecture.layer_types.values():

@@ -26,6 +26,8 @@ DTYPE_FIELDS = ("torch_dtype", "dtype")
 """The older and the newer name of the checkpoint's dtype."""
 _LARGEST_INT = 2**31 - 1
 """Engines hold sizes and indices in 32 bits."""
+_LEAST_FLOAT = 2.0**-149
+"""The smallest float32 above zero."""
 _MAX_LAYERS = 4096
 
 _WORDS = {
@@ -290,3 +292,5 @@ def _check_range(field: ConfigField, kind: str, value: Any, fail: Any) -> None:
         raise fail("is too large", f"at most {largest}")
     if kind == "float" and not abs(value) <= 3.4e38:
         raise fail("is too large", "a number that float32 can hold")
+    if kind == "float" and 0 < abs(value) < _LEAST_FLOAT:
+        raise fail("is too small", "0, or a number that float32 can hold")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from qwen3_codegen.errors import SpecError, nearest
 from qwen3_codegen.spec import schema
 from qwen3_codegen.spec.expressions import names_in
+from qwen3_codegen.spec.names import check_table
 from qwen3_codegen.spec.problems import Problems
 from qwen3_codegen.spec.rope import ROPE_TYPES
 from qwen3_codegen.spec.rules import (
@@ -188,9 +189,9 @@ def _notes(config: Section) -> Iterator[Note]:
 
 def parse_rope_rules(section: Section) -> dict[str, RopeRule]:
     """Reads the ``rope`` section; faults go to the section's problems."""
-    rules = {}
+    rules: dict[str, RopeRule] = {}
     for name, node, where in section.entries("rope"):
-        _field_name(name, where, section.problems)
+        check_table(name, where, rules, section.problems)
         rule = _rope_rule(name, node, where, section.problems)
         if rule is not None:
             rules[name] = rule

@@ -51,6 +51,8 @@ class Function:
     results: int | str
     """A number, ``values`` (one per value) or ``sizes`` (one per element of the list)."""
     doc: str
+    in_layers: bool = False
+    """Whether it works inside layers only: it has a cache there, or turns by every position."""
 
 
 ACTIVATIONS = {
@@ -68,7 +70,7 @@ WEIGHT_FORMS = {
     "a.b.c": "a dotted path; the layer prefix goes before it inside layers, `.weight` after it",
     "a.b[expert].c": "a path with the index of an expert",
     "P if CONDITION else Q": "one of two paths, by config fields",
-    "rows(P, start, count)": "rows of a tensor that holds several",
+    "rows(a.b, start, count)": "rows of one tensor that holds several; a path or `tensor(a.b)`",
     "concat(P, Q, ...)": "tensors joined along their rows",
     "tensor(P)": "a tensor whose name has no `.weight` at its end",
 }
@@ -90,8 +92,9 @@ def _function(
     names: tuple[str, ...] = ("x",),
     positional: tuple[Parameter, ...] = (),
     results: int | str = 1,
+    in_layers: bool = False,
 ) -> Function:
-    return Function(name, values, names, positional, keywords, results, doc)
+    return Function(name, values, names, positional, keywords, results, doc, in_layers)
 
 
 _EPS = _scalar("eps", "rms_norm_eps", "added to the mean of squares")
@@ -138,6 +141,7 @@ FUNCTIONS: dict[str, Function] = {
             _scalar("table", REQUIRED, "a name from the `rope` section; none leaves the values"),
             values=(1, None),
             results="values",
+            in_layers=True,
         ),
         _function(
             "attention",
@@ -147,6 +151,7 @@ FUNCTIONS: dict[str, Function] = {
             _scalar("softcap", "none", "scores become `softcap * tanh(score / softcap)`"),
             values=(3, 3),
             names=("q", "k", "v"),
+            in_layers=True,
         ),
         _function(
             "reshape",
@@ -185,6 +190,7 @@ FUNCTIONS: dict[str, Function] = {
             _weight("the filter, `[channels, 1, kernel]`"),
             _scalar("kernel", REQUIRED, "tokens a filter sees"),
             _scalar("activation", "'silu'", "applied to the result"),
+            in_layers=True,
         ),
         _function(
             "gated_delta_net",
@@ -194,6 +200,7 @@ FUNCTIONS: dict[str, Function] = {
             _weight("added to a before the softplus, one per value head", "dt_bias"),
             values=(5, 5),
             names=("q", "k", "v", "a", "b"),
+            in_layers=True,
         ),
     )
 }

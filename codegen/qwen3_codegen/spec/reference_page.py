@@ -69,9 +69,10 @@ A statement assigns the result of a function or of arithmetic to one or more nam
     - q, k = rope(q, k, table=layer.rope)
     - h = h + linear(a, weight=self_attn.o_proj, out=hidden_size)
 
-Values may be added and multiplied with each other, and multiplied or divided by a number. Names
-must be defined above their use; a name may be assigned again. A statement may be under a condition
-over config fields and layer attributes:
+Values may be added and multiplied with each other, and multiplied or divided by a number; `a - b`
+is `a + -1 * b`. Numbers are kept in float32. Names hold letters, digits and single `_` between
+them, must be defined above their use, and may be assigned again. A statement may be under a
+condition over config fields and layer attributes:
 
 """
 
@@ -206,7 +207,8 @@ def _function(function: Function) -> Iterator[str]:
     parts += [f"{parameter.name}=" for parameter in function.keywords]
     yield f"#### {function.name}\n"
     yield f"`{function.name}({', '.join(parts)})`\n"
-    yield f"{function.doc}{_results(function)}"
+    inside = " Only inside layers." if function.in_layers else ""
+    yield f"{function.doc}{_results(function)}{inside}"
     parameters = (*function.positional, *function.keywords)
     if parameters:
         rows = (

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 
 from qwen3_codegen.errors import SpecError, nearest
 from qwen3_codegen.spec.evaluation import NUMBER_FUNCTIONS, to_text
-from qwen3_codegen.spec.expressions import children, names_in, parse_expression
+from qwen3_codegen.spec.expressions import children, names_in, parse_expression, subexpressions
 from qwen3_codegen.spec.functions import FUNCTIONS, WEIGHT_FORMS, Function, Kind, Parameter
+from qwen3_codegen.spec.names import is_value_name
 from qwen3_codegen.spec.problems import Problems
 from qwen3_codegen.spec.source import SourceLocation
 from qwen3_codegen.spec.syntax import (
@@ -40,6 +41,7 @@ class StatementScope:
     """Consumed and derived config fields."""
     attributes: Collection[str] = field(default_factory=tuple)
     """Attributes of ``layer``; empty outside the layers."""
+    in_layers: bool = False
 
 
 def check_statements(
@@ -85,7 +87,7 @@ def check_weight(expression: Expression, location: SourceLocation) -> None:
             check_weight(then, location)
             check_weight(otherwise, location)
         case Call(function="rows", arguments=(path, _, _), keywords=()):
-            check_weight(path, location)
+            _check_rows_of(path, expression, location)
         case Call(function="concat", arguments=paths, keywords=()) if len(paths) > 1:
             for path in paths:
                 check_weight(path, location)
@@ -93,6 +95,31 @@ def check_weight(expression: Expression, location: SourceLocation) -> None:
             _check_path(path, location)
         case _:
             _check_path(expression, location)
+
+
+def _check_rows_of(path: Expression, rows: Expression, location: SourceLocation) -> None:
+    """Rows are of one tensor: of a concatenation or of all experts they would be others."""
+    inner = path.arguments[0] if isinstance(path, Call) and path.arguments else path
+    if isinstance(path, Conditional):
+        _check_rows_of(path.then, rows, location)
+        _check_rows_of(path.otherwise, rows, location)
+    elif (isinstance(path, Call) and path.function != "tensor") or _EXPERT in _indices(inner):
+        raise SpecError(
+            "'rows' takes rows of one tensor",
+            where=location,
+            got=to_text(rows),
+            expected="rows(a.b, start, count) or rows(tensor(a.b), start, count)",
+        )
+    else:
+        check_weight(path, location)
+
+
+def _indices(path: Expression) -> list[str]:
+    return [
+        part.index.id
+        for part in subexpressions(path)
+        if isinstance(part, Subscript) and isinstance(part.index, Name)
+    ]
 
 
 def _check_path(expression: Expression, location: SourceLocation) -> None:
@@ -137,6 +164,12 @@ class _StatementChecker:
                     f"'{target}' is a config field" if target != "layer" else "'layer' is reserved",
                     hint="give the value another name",
                 )
+            if not is_value_name(target):
+                raise self.fail(
+                    "not a name for a value",
+                    got=target,
+                    expected="letters, digits and single '_' between them, a letter first",
+                )
         for condition in self.statement.when:
             self.scalar(condition)
         expression = self.statement.expression
@@ -170,9 +203,23 @@ class _StatementChecker:
                 if self.is_value(then) != self.is_value(otherwise):
                     raise self.fail("one branch is a value and the other a number", expression)
                 return self.is_value(then)
+            case Unary(operator=symbol) | Binary(operator=symbol) if self.has_values(expression):
+                raise self.fail(
+                    f"there is no '{symbol}' for values of the graph",
+                    expression,
+                    expected="value + value, value * value, value * number, value / number",
+                    hint="-1 * x is x with the other sign" if symbol == "-" else None,
+                )
             case _:
                 self.scalar(expression)
                 return False
+
+    def has_values(self, expression: Expression) -> bool:
+        return any(
+            (isinstance(part, Name) and part.id in self.defined)
+            or (isinstance(part, Call) and part.function in FUNCTIONS)
+            for part in subexpressions(expression)
+        )
 
     def arithmetic(self, expression: Binary) -> bool:
         left, right = self.is_value(expression.left), self.is_value(expression.right)
@@ -243,6 +290,8 @@ class _StatementChecker:
     def function_call(self, call: Call) -> int:
         """Checks a call and returns how many results it gives, 0 when only sizes will tell."""
         function = FUNCTIONS[call.function]
+        if function.in_layers and not self.scope.in_layers:
+            raise self.fail(f"'{function.name}' works only inside layers", call)
         values = self.split_arguments(function, call)
         for value in values:
             if not self.is_value(value):
