@@ -12,6 +12,7 @@ from collections.abc import Iterable
 __all__ = [
     "BuildError",
     "CodegenError",
+    "HubError",
     "InfiniCoreError",
     "LoweringError",
     "SpecError",
@@ -72,6 +73,10 @@ class LoweringError(CodegenError):
 
 class BuildError(CodegenError):
     """The generated sources did not become a module."""
+
+
+class HubError(CodegenError):
+    """A model is not to be had from the hub."""
 
 
 class InfiniCoreError(CodegenError):

@@ -18,6 +18,7 @@ from qwen3_codegen.compile import (
     plan_model,
 )
 from qwen3_codegen.errors import CodegenError
+from qwen3_codegen.hub import locate_checkpoint
 from qwen3_codegen.ir.interpreter import Interpreter
 from qwen3_codegen.ir.weights import weight_bindings
 from qwen3_codegen.paths import cache_dir
@@ -43,7 +44,7 @@ class LLM:
     """A model ready to generate; calls from several threads take turns.
 
     Args:
-        model: Hugging Face folder or GGUF file.
+        model: Hugging Face folder, GGUF file, or hub id (``org/name``, ``org/name@revision``).
         dev: Device name, alias or YAML file.
         dtype: ``auto`` (the checkpoint's), ``float32``, ``bfloat16`` or ``float16``.
         quant: Weight quantisation; none is available in this version.
@@ -91,11 +92,13 @@ class LLM:
         show_progress: bool = True,
     ) -> None:
         _refuse(quant, ndev, engine)
+        located = locate_checkpoint(model, show_progress=show_progress)
         self.spec = load_checkpoint_model(
-            str(model),
+            str(located.path),
             overrides=overrides,
             ignore_config_keys=tuple(ignore_config_keys),
             architecture=arch,
+            name=located.name,
         )
         options = CompileOptions(
             dtype=None if dtype == "auto" else parse_dtype(dtype),
@@ -110,7 +113,7 @@ class LLM:
             max_num_batched_tokens=max_num_batched_tokens,
             kv_cache_memory=kv_cache_memory,
         )
-        self._checkpoint: Checkpoint = open_checkpoint(Path(model))
+        self._checkpoint: Checkpoint = open_checkpoint(located.path)
         try:  # small files first: what is wrong with them is said before minutes of compiling
             self.default_sampling_params: SamplingParams = default_sampling_params(
                 self._checkpoint, self.spec.chat.sampling

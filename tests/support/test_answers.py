@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from qwen3_codegen.compile import CompileOptions, make_graph, plan_model
+from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.infinicore.api import RELEASES, load_api
 from qwen3_codegen.ir.ops import OPS
@@ -98,3 +101,13 @@ def test_every_shipped_model_is_answered():
         spec = load_model(name)
         asked = ask_model(load_device("nvidia"), make_graph(spec), None)
         assert {"linear", "attention"} <= set(asked.answers), name
+
+
+def test_kernels_are_those_of_the_op_table():
+    device = replace(load_device("cpu"), lowering="native")
+    answers = ask_device(device, sample_uses(DType.F32), None).answers
+    assert answers["linear"].operators == ("Linear",)
+    for label, answer in answers.items():
+        lowering = OPS[label.partition(",")[0]].lowerings["native"]
+        assert set(answer.operators) <= set(lowering.operators), label
+        assert answer.refusal is not None or lowering.refusal is None, label

@@ -66,10 +66,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _lowerings_of(device: DeviceSpec) -> list[DeviceSpec]:
-    """The device, and what it does with an installed InfiniCore where it has kernels of its own."""
-    if device.lowering == "portable":
+    """The device, and for the CPU its other lowering, too."""
+    if not device.is_host:
         return [device]
-    return [device, replace(device, name=f"{device.name} (portable)", lowering="portable")]
+    other = "native" if device.lowering == "portable" else "portable"
+    return [device, replace(device, name=f"{device.name} ({other})", lowering=other)]
 
 
 def _model(args: argparse.Namespace) -> ModelSpec:
@@ -88,13 +89,13 @@ def _ask_about_model(
     spec: ModelSpec, devices: Iterable[DeviceSpec], release: str | None
 ) -> list[DeviceAnswers]:
     @lru_cache
-    def graph(dtype: DType) -> Graph:
-        return make_graph(with_dtype(spec, dtype))
+    def graph(dtype: DType, lowering: str) -> Graph:
+        return make_graph(with_dtype(spec, dtype), lowering=lowering)
 
     asked = []
     for device in devices:
         dtype = spec.dtype if spec.dtype in device.dtypes else device.dtypes[0]
-        asked.append(ask_model(device, graph(dtype), release))
+        asked.append(ask_model(device, graph(dtype, device.lowering), release))
     return asked
 
 

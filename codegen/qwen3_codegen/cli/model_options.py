@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Adds what chooses a checkpoint and how to run it."""
     parser.add_argument(
-        "--model", required=True, metavar="CHECKPOINT", help="Hugging Face folder or GGUF file"
+        "--model",
+        required=True,
+        metavar="CHECKPOINT",
+        help="Hugging Face folder, GGUF file, or a model on the hub (Qwen/Qwen3-0.6B, or with "
+        "@revision)",
     )
     add_target_options(parser)
     add_override_options(parser)

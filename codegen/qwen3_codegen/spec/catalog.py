@@ -14,6 +14,7 @@ from qwen3_codegen.spec.config_rules import parse_shared_fields
 from qwen3_codegen.spec.config_source import ConfigSource, config_from_json, freeze
 from qwen3_codegen.spec.model import ArchitectureSpec, ModelSpec
 from qwen3_codegen.spec.model_file import ModelFile, read_model_file
+from qwen3_codegen.spec.near_names import nearest_model
 from qwen3_codegen.spec.resolve import resolve_model
 from qwen3_codegen.spec.rules import SharedFields
 from qwen3_codegen.spec.source import SourceLocation
@@ -165,7 +166,7 @@ def load_model(
         raise SpecError(
             f"no model spec or checkpoint '{shorten(reference)}'",
             expected=f"a path, or one of {', '.join(model_names())}",
-            hint=nearest(reference, model_names()),
+            hint=nearest_model(reference, model_names()),
         )
     return load_checkpoint_model(
         reference,

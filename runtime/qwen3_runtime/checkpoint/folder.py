@@ -16,10 +16,10 @@ from qwen3_runtime.errors import CheckpointError
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["FolderCheckpoint"]
+__all__ = ["INDEX_FILE", "SINGLE_FILE", "FolderCheckpoint", "read_weight_map"]
 
-_SINGLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
 _CONVERSION = (
     "import glob, torch, safetensors.torch as s; "
     'w = {k: t.clone().contiguous() for f in sorted(glob.glob("pytorch_model*.bin")) '
@@ -87,10 +87,10 @@ class FolderCheckpoint:
         return self._files[self.tensors[name].file]
 
     def _open_files(self) -> dict[str, TensorInfo]:
-        if (self.path / _SINGLE).is_file():
-            return dict(self._open(self.path / _SINGLE).tensors)
-        if (self.path / _INDEX).is_file():
-            return self._open_shards(_read_weight_map(self.path / _INDEX))
+        if (self.path / SINGLE_FILE).is_file():
+            return dict(self._open(self.path / SINGLE_FILE).tensors)
+        if (self.path / INDEX_FILE).is_file():
+            return self._open_shards(read_weight_map(self.path / INDEX_FILE))
         raise _no_weights(self.path)
 
     def _open_shards(self, weight_map: dict[str, str]) -> dict[str, TensorInfo]:
@@ -99,7 +99,7 @@ class FolderCheckpoint:
         if absent:
             raise CheckpointError(
                 f"{len(absent)} of {len(names)} weight files are missing",
-                where=self.path / _INDEX,
+                where=self.path / INDEX_FILE,
                 got=f"no {', '.join(absent[:4])}{' ...' if len(absent) > 4 else ''}",
                 hint="the download did not finish: fetch the missing files",
             )
@@ -109,7 +109,7 @@ class FolderCheckpoint:
             if tensor not in stored:
                 raise CheckpointError(
                     f"the index places tensor '{tensor[:200]}' in {file_name}, which lacks it",
-                    where=self.path / _INDEX,
+                    where=self.path / INDEX_FILE,
                 )
             tensors[tensor] = stored[tensor]
         for file in self._files.values():  # what the index forgets is there all the same
@@ -122,8 +122,12 @@ class FolderCheckpoint:
         return self._files[path]
 
 
-def _read_weight_map(path: Path) -> dict[str, str]:
-    """Reads the index, refusing file names that would lead out of the folder."""
+def read_weight_map(path: Path) -> dict[str, str]:
+    """Reads an index: from tensor names to names of weight files beside it.
+
+    Raises:
+        CheckpointError: It is damaged, or a file name would lead out of the folder.
+    """
     weight_map = read_json_object(path).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError("the index has no weight_map", where=path)
@@ -145,7 +149,7 @@ def _no_weights(path: Path) -> CheckpointError:
             "the weights are a pickle, which can run code when it is read; only safetensors are",
             where=path,
             got="pytorch_model*.bin",
-            expected=f"{_SINGLE} or {_INDEX}",
+            expected=f"{SINGLE_FILE} or {INDEX_FILE}",
             hint="convert it once (needs torch):\n"
             f"cd {shlex.quote(str(path))} && python -c {shlex.quote(_CONVERSION)}",
         )
@@ -154,6 +158,6 @@ def _no_weights(path: Path) -> CheckpointError:
         "the folder has no weights",
         where=path,
         got=", ".join(others[:8]) or None,
-        expected=f"{_SINGLE} or {_INDEX}",
-        hint=f"rename the file to {_SINGLE}" if len(others) == 1 else None,
+        expected=f"{SINGLE_FILE} or {INDEX_FILE}",
+        hint=f"rename the file to {SINGLE_FILE}" if len(others) == 1 else None,
     )
