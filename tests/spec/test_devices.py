@@ -84,7 +84,10 @@ def test_a_device_may_extend_another(tmp_path: Path) -> None:
         ("device: a\ninfinicore: cpu\ndtypes: [int8]", ":3: unknown dtype 'int8'"),
         ("device: a\nextends: self.yaml", ":2: device descriptions extend each other"),
         ("device: a\nextends: none.yaml", ":2: device description not found"),
-        ("device: a\nextends: cambricom", "unknown device 'cambricom'"),
+        ("device: a\nextends: cambricom", ":2: unknown device 'cambricom'"),
+        ("device: a\ninfinicore: cuda", ":2: InfiniCore has no device 'cuda'"),
+        ("device: a\nextends: cpu\ninfinicore: nvidai", ":3: InfiniCore has no device 'nvidai'"),
+        ("device: a\nextends: cpu\ndtypes: []", ":3: 'dtypes' names no dtype"),
     ],
 )
 def test_a_wrong_description_is_named(text: str, message: str, tmp_path: Path) -> None:
@@ -92,6 +95,18 @@ def test_a_wrong_description_is_named(text: str, message: str, tmp_path: Path) -
     file.write_text(text)
     error = error_of(load_device, str(file))
     assert error.startswith(f"{file}{message}" if message.startswith(":") else message)
+
+
+def test_a_device_of_one_release_only_may_be_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("device: mine\ninfinicore: hygon\n")
+    assert load_device(str(tmp_path / "mine.yaml")).infinicore == "hygon"
+
+
+def test_a_folder_is_no_description(tmp_path: Path) -> None:
+    folder = tmp_path / "mine.yaml"
+    folder.mkdir()
+    message = error_of(load_device, str(folder))
+    assert message == f"{folder}: a device description is a file\n  got:      a folder"
 
 
 def test_names_of_dtypes() -> None:

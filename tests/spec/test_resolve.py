@@ -171,6 +171,17 @@ def test_a_needed_field_cannot_be_ignored() -> None:
     )
 
 
+def test_a_field_that_is_not_there_cannot_be_ignored() -> None:
+    message = error_of(model, changes={"extra": 1}, ignore_config_keys=("extar",))
+    assert message.splitlines()[:2] == [
+        "--ignore-config-key extar: there is no config field 'extar' to ignore",
+        "  hint:     did you mean 'extra'?",
+    ]
+    rule = ("vocab_size: {type: int,", "vocab_size: {type: int, aliases: [n_vocab],")
+    message = error_of(model, CONFIG, rule, ignore_config_keys=("n_vocab",))
+    assert message.startswith("--ignore-config-key n_vocab: config field 'n_vocab' is needed")
+
+
 def test_aliases_are_other_names_of_a_field() -> None:
     rule = ("vocab_size: {type: int,", "vocab_size: {type: int, aliases: [n_vocab],")
     assert model(CONFIG, rule, changes={"n_vocab": 31}).size("vocab_size") == 31

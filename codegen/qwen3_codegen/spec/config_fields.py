@@ -74,8 +74,18 @@ def check_field_names(
 ) -> None:
     """Checks that every given field is consumed, must equal its value, is inert or is ignored."""
     known = {*schema.fields, *schema.must_equal, *schema.inert, *schema.refused, *special}
+    needed = {*schema.fields, *special}
+    needed |= {alias for field in schema.fields.values() for alias in field.aliases}
     for key in ignored:
-        if key in schema.fields or key in special:
+        if key not in needed and key not in source.values:
+            problems.add(
+                SpecError(
+                    f"there is no config field '{key}' to ignore",
+                    where=f"--ignore-config-key {key}",
+                    hint=nearest(key, source.values),
+                )
+            )
+        if key in needed:
             problems.add(
                 SpecError(
                     f"config field '{key}' is needed and cannot be ignored",

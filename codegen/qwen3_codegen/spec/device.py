@@ -8,7 +8,7 @@ from pathlib import Path
 
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import SpecError, nearest
-from qwen3_codegen.infinicore.api import DEFAULT_RELEASE, RELEASES
+from qwen3_codegen.infinicore.api import DEFAULT_RELEASE, RELEASES, load_api
 from qwen3_codegen.paths import modelspecs_dir
 from qwen3_codegen.spec import schema
 from qwen3_codegen.spec.architecture import check_name
@@ -59,10 +59,20 @@ def load_device(reference: str) -> DeviceSpec:
     Raises:
         SpecError: There is no such device, or its description is wrong.
     """
+    return _find_device(reference)
+
+
+def _find_device(reference: str, where: object | None = None) -> DeviceSpec:
     if reference.endswith(_SUFFIXES):
         file = Path(reference)
         if not file.is_file():
-            raise SpecError("device description not found", where=reference)
+            raise SpecError(
+                "a device description is a file"
+                if file.is_dir()
+                else "device description not found",
+                where=reference,
+                got="a folder" if file.is_dir() else None,
+            )
         return _read_device(file, reference)
     for device in _shipped(modelspecs_dir()):
         if reference.lower() in (device.name, *device.aliases):
@@ -72,6 +82,7 @@ def load_device(reference: str) -> DeviceSpec:
     ]
     raise SpecError(
         f"unknown device '{reference}'",
+        where=where,
         expected=f"a path ending in .yaml, or one of {', '.join(known)}",
         hint=nearest(reference, known),
     )
@@ -80,12 +91,16 @@ def load_device(reference: str) -> DeviceSpec:
 @lru_cache(maxsize=4)
 def _shipped(folder: Path) -> tuple[DeviceSpec, ...]:
     return tuple(
-        _read_device(folder / "devices" / f"{name}.yaml", f"modelspecs/devices/{name}.yaml")
+        _read_device(
+            folder / "devices" / f"{name}.yaml", f"modelspecs/devices/{name}.yaml", is_shipped=True
+        )
         for name in device_names()
     )
 
 
-def _read_device(file: Path, shown: str, children: tuple[Path, ...] = ()) -> DeviceSpec:
+def _read_device(
+    file: Path, shown: str, children: tuple[Path, ...] = (), *, is_shipped: bool = False
+) -> DeviceSpec:
     """Reads a description; ``children`` are the files that extend it, the latest last."""
     root = read_yaml(file, shown)
     problems = Problems()
@@ -97,11 +112,19 @@ def _read_device(file: Path, shown: str, children: tuple[Path, ...] = ()) -> Dev
     infinicore = section.text("infinicore") or (base.infinicore if base else "")
     if not infinicore:
         problems.add(SpecError("'infinicore' is missing", where=root.location))
+    elif "infinicore" in section and not is_shipped:
+        _check_infinicore(infinicore, section)
     lowering = _one_of(section, "lowering", _LOWERINGS, base.lowering if base else "portable")
     release = _one_of(
         section, "infinicore_release", RELEASES, base.release if base else DEFAULT_RELEASE
     )
     dtypes = tuple(_dtype(text, section, problems) for text in section.texts("dtypes"))
+    if "dtypes" in section and not section.items("dtypes"):
+        problems.add(
+            SpecError(
+                "'dtypes' names no dtype", where=section.where("dtypes"), expected="one at least"
+            )
+        )
     transpose = section.scalar("transpose_linear_weights", bool)
     device = DeviceSpec(
         name=name,
@@ -125,7 +148,7 @@ def _parent(section: Section, file: Path, children: tuple[Path, ...]) -> DeviceS
     """Returns the device a description extends; a path starts from the description's folder."""
     reference = section.text("extends")
     if not reference.endswith(_SUFFIXES):
-        return load_device(reference) if reference else None
+        return _find_device(reference, section.where("extends")) if reference else None
     parent = file.parent / reference
     where = section.where("extends")
     if not parent.is_file():
@@ -133,6 +156,20 @@ def _parent(section: Section, file: Path, children: tuple[Path, ...]) -> DeviceS
     if parent.resolve() in children:
         raise SpecError("device descriptions extend each other", where=where, got=reference)
     return _read_device(parent, str(parent), children)
+
+
+def _check_infinicore(name: str, section: Section) -> None:
+    """Checks that some release has the device; which one is used, an option may still decide."""
+    known = dict.fromkeys(device for release in RELEASES for device in load_api(release).devices)
+    if name not in known:
+        section.problems.add(
+            SpecError(
+                f"InfiniCore has no device '{name}'",
+                where=section.where("infinicore"),
+                expected=", ".join(known),
+                hint=nearest(name, known),
+            )
+        )
 
 
 def _one_of(section: Section, key: str, known: tuple[str, ...], default: str) -> str:

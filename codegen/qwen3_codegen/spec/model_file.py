@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen3_codegen.errors import SpecError
+from qwen3_codegen.errors import SpecError, nearest
 from qwen3_codegen.spec import schema
 from qwen3_codegen.spec.architecture import check_name
 from qwen3_codegen.spec.chat import read_chat
@@ -66,6 +66,15 @@ def parse_model_file(root: YamlMap) -> ModelFile:
             SpecError("'config' must be a mapping", where=node.location, got=kind_of(node))
         )
     ignore = section.texts("ignore_config_keys")
+    for key in ignore:
+        if key not in config.values:
+            problems.add(
+                SpecError(
+                    f"there is no config field '{key}' to ignore",
+                    where=section.where("ignore_config_keys"),
+                    hint=nearest(key, config.values),
+                )
+            )
     chat = read_chat(section)
     problems.raise_any()
     return ModelFile(
