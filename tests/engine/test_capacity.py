@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen3_runtime.engine import capacity as module
 from qwen3_runtime.engine.batch import CacheGroup
-from qwen3_runtime.engine.capacity import Capacity, Limits, plan_capacity
+from qwen3_runtime.engine.capacity import Capacity, Limits, MemoryNeeds, plan_capacity
 from qwen3_runtime.errors import EngineError
 
 
@@ -24,13 +27,20 @@ def group(layers: int = 2, heads: int = 2, head_dim: int = 8, dtype: str = "floa
     )
 
 
+def paged() -> CacheGroup:
+    return dataclasses.replace(group(), kind="paged", block_size=32)
+
+
 def plan(
-    longest: int = 1000, groups: tuple[CacheGroup, ...] = (group(),), **limits: int
+    longest: int = 1000,
+    groups: tuple[CacheGroup, ...] = (group(),),
+    needs: MemoryNeeds | None = MemoryNeeds(),  # noqa: B008 # frozen
+    **limits: int,
 ) -> Capacity:
-    return plan_capacity(groups, longest, Limits(**limits))
+    return plan_capacity(groups, longest, Limits(**limits), needs)
 
 
-def refusal(**arguments: int) -> str:
+def refusal(**arguments: object) -> str:
     with pytest.raises(EngineError) as caught:
         plan(**arguments)
     return str(caught.value)
@@ -86,33 +96,104 @@ def test_tokens_of_a_step(limits, tokens):
 
 def test_the_default_budget_is_a_quarter_of_free_memory_up_to_2_gib(monkeypatch):
     for free, budget in ((1 << 20, 1 << 18), (1 << 40, 2 << 30)):
-        monkeypatch.setattr(module, "_available_memory", lambda free=free: free)
+        monkeypatch.setattr(module, "available_memory", lambda free=free: free)
         length = plan(longest=1 << 40, max_num_seqs=1).max_model_len
         assert length == budget // 256 // 64 * 64
 
 
 def test_an_explicit_length_may_exceed_the_default_budget(monkeypatch):
     needed = 256 * 16 * 1024
-    monkeypatch.setattr(module, "_available_memory", lambda: needed)
+    monkeypatch.setattr(module, "available_memory", lambda: needed)
     assert plan(max_model_len=1000).kv_cache_bytes == needed
 
 
 def test_more_than_the_free_memory_is_refused(monkeypatch):
-    monkeypatch.setattr(module, "_available_memory", lambda: 256 * 16 * 1024 - 1)
+    monkeypatch.setattr(module, "available_memory", lambda: 256 * 16 * 1024 - 1)
     message = refusal(max_model_len=1000)
     assert "16 sequences of 1000 tokens" in message
     assert "a smaller max_model_len or max_num_seqs" in message
 
 
-def test_free_memory_is_what_the_kernel_says(tmp_path, monkeypatch):
-    meminfo = tmp_path / "meminfo"
-    monkeypatch.setattr(module, "Path", lambda path: {"/proc/meminfo": meminfo}[path])
-    meminfo.write_text("MemTotal: 999 kB\nMemAvailable:   16 kB\n")
-    assert module._available_memory() == 16 * 1024
-    meminfo.write_text("MemTotal: 999 kB\n")
-    assert module._available_memory() == 8 << 30
-    meminfo.unlink()
-    assert module._available_memory() == 8 << 30
+# 100 tokens of one sequence, padded: 128 positions of 256 bytes.
+KEYS = 128 * 256
+NEEDS = MemoryNeeds(
+    weights=1_000_000,
+    logits=20_000,
+    attention_scratch=3_000,
+    activations_per_token=500,
+    rope_per_position=16,
+    mask_per_token_and_position=8,
+)
+TOTAL = 1_000_000 + 20_000 + (3_000 + 500 * 50) + 16 * 100 + 8 * 50 * 128 + KEYS
+
+
+def free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(module, "available_memory", lambda: size)
+
+
+def plan_whole(**changes: object) -> Capacity:
+    wanted = {"max_model_len": 100, "max_num_seqs": 1, "max_num_batched_tokens": 50}
+    return plan(**{"needs": NEEDS, **wanted, **changes})
+
+
+def test_all_parts_of_an_engine_count(monkeypatch):
+    free(monkeypatch, TOTAL)
+    assert plan_whole().kv_cache_bytes == KEYS
+    free(monkeypatch, TOTAL - 1)
+    with pytest.raises(EngineError) as caught:
+        plan_whole()
+    assert str(caught.value) == (
+        "the engine does not fit the free memory\n"
+        "  got:      1.1 MB: 1.0 MB weights, 0.1 MB masks, 32768 bytes keys and values, "
+        "28000 bytes activations, 20000 bytes logits, 1600 bytes rotary tables; "
+        "for 1 sequence of 100 tokens, 50 tokens a step\n"
+        "  expected: at most 1.1 MB\n"
+        "  hint:     a smaller max_model_len or max_num_batched_tokens"
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({"max_num_batched_tokens": 100_000}, "a smaller max_model_len or max_num_batched_tokens"),
+        ({"max_num_seqs": 1000}, "a smaller max_model_len or max_num_seqs"),
+        ({"needs": MemoryNeeds(weights=3_000_000)}, "a smaller model, or a dtype of fewer bits"),
+        (
+            {"needs": MemoryNeeds(activations_per_token=100_000)},
+            "a smaller max_num_batched_tokens",
+        ),
+        (
+            {"groups": (paged(),), "kv_cache_memory": 2_500_000, "max_num_seqs": 1000},
+            "a smaller max_model_len or kv_cache_memory",
+        ),
+    ],
+)
+def test_the_options_that_would_help_are_named(monkeypatch, changes, hint):
+    free(monkeypatch, 2_000_000)
+    with pytest.raises(EngineError, match="does not fit the free memory") as caught:
+        plan_whole(**changes)
+    assert caught.value.hint == hint
+
+
+def test_a_device_with_memory_of_its_own_is_not_measured_by_this_machine_s(monkeypatch):
+    free(monkeypatch, 1000)
+    assert plan_whole(needs=None).kv_cache_bytes == KEYS
+
+
+@pytest.mark.parametrize("groups", ["contiguous", "paged"])
+def test_a_length_by_default_leaves_room_for_the_rest(monkeypatch, groups):
+    """Weights that take all but a little: the quarter for keys and values must give way."""
+    free(monkeypatch, 4_000_000)
+    needs = MemoryNeeds(weights=3_500_000, rope_per_position=100, mask_per_token_and_position=1)
+    found = plan(
+        longest=1 << 20,
+        groups=(group(),) if groups == "contiguous" else (paged(),),
+        needs=needs,
+        max_num_seqs=1,
+    )
+    taken = sum(needs.parts(found).values())
+    per_unit = 64 * (256 + 100 + 512)
+    assert 4_000_000 - per_unit < taken <= 4_000_000
 
 
 @pytest.mark.parametrize("name", ["max_num_seqs", "max_model_len", "max_num_batched_tokens"])
@@ -127,6 +208,19 @@ def test_limits_are_positive(name, value):
 @pytest.mark.parametrize("value", [1.5, True, "64"])
 def test_limits_are_whole_numbers(value):
     assert "expected: a whole number from 1" in refusal(max_num_seqs=value, max_model_len=64)
+
+
+@pytest.mark.parametrize("value", ["1G", -1, 0, 1.5, True])
+def test_memory_for_keys_and_values_is_a_number_of_bytes(value):
+    text = refusal(kv_cache_memory=value)
+    assert text.startswith("kv_cache_memory must be positive\n")
+    assert "expected: a whole number of bytes from 1" in text
+
+
+def test_numpy_s_whole_numbers_are_taken():
+    found = plan(max_model_len=np.int64(65), max_num_seqs=np.uint8(3))
+    assert found == plan(max_model_len=65, max_num_seqs=3)
+    assert type(found.max_model_len) is type(found.max_num_seqs) is int
 
 
 def test_limits_no_engine_can_count():

@@ -130,3 +130,20 @@ def test_sampling_parameters_of_another_kind_are_refused(llm, params):
 def test_logits_of_what_holds_no_prompts(llm, prompts):
     with pytest.raises(RequestError, match="these are no prompts"):
         llm.logits(prompts)
+
+
+def test_an_engine_that_does_not_fit_the_memory_is_refused_before_it_is_compiled(
+    reference, monkeypatch
+):
+    monkeypatch.setattr("qwen3_runtime.engine.capacity.available_memory", lambda: 100_000_000)
+    monkeypatch.setattr("qwen3_codegen.llm.build_model", None)
+    with pytest.raises(EngineError, match="does not fit the free memory") as caught:
+        LLM(
+            reference("qwen3-window-3").path,
+            lowering="portable",
+            max_model_len=500,
+            max_num_batched_tokens=20_000,
+        )
+    text = str(caught.value)
+    assert f"{20_000 * 512 * 2 * 4 / 1e9:.1f} GB masks" in text
+    assert text.endswith("hint:     a smaller max_model_len or max_num_batched_tokens")

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import subprocess
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from qwen3_runtime.checkpoint.tensor import TensorInfo
+from qwen3_runtime.checkpoint.transform import resolve_name
 from qwen3_runtime.engine.batch import CacheGroup
+from qwen3_runtime.engine.capacity import MemoryNeeds
 from qwen3_runtime.engine.compiled import engine_class
-from qwen3_runtime.engine.manifest import cache_groups, read_manifest, weight_bindings
+from qwen3_runtime.engine.manifest import (
+    cache_groups,
+    memory_needs,
+    read_manifest,
+    weight_bindings,
+)
 from qwen3_runtime.engine.native_module import load_native_module
 from qwen3_runtime.errors import CheckpointError, EngineError
 from tests.emission.golden import emitted
@@ -95,6 +105,8 @@ def test_a_manifest_of_another_format(folder, text, got):
         ("weights", {}),
         ("ignored_tensors", "x"),
         ("max_position_embeddings", "512"),
+        ("memory", 7),
+        ("device", None),
     ],
 )
 def test_a_manifest_with_a_field_of_another_type(folder, field, value):
@@ -121,6 +133,63 @@ def test_a_weight_made_by_an_unknown_operation(folder):
     manifest["weights"][0]["expression"] = {"op": "exec", "name": "x"}
     with pytest.raises(CheckpointError, match="unknown op"):
         weight_bindings(manifest)
+
+
+class Stored:
+    """A checkpoint of which only the element types are asked."""
+
+    def __init__(self, manifest: dict[str, Any], dtype: str) -> None:
+        self.tensors = {
+            resolve_name(name, layer): TensorInfo(
+                name=name, shape=tuple(shape), dtype=dtype, num_bytes=0, file=Path()
+            )
+            for weight in manifest["weights"]
+            for layer in weight["layers"] or [None]
+            for name, shape in weight["sources"].items()
+        }
+
+
+def test_memory_needs_are_the_manifest_s(folder):
+    manifest = read_manifest(folder)
+    memory = manifest["memory"]
+    assert memory_needs(manifest, Stored(manifest, "float32")) == MemoryNeeds(
+        weights=memory["weight_bytes"],
+        logits=memory["max_logit_rows"] * (331 + 52) * 4,
+        attention_scratch=memory["attention_scratch_bytes"],
+        activations_per_token=memory["activation_bytes_per_token"],
+        rope_per_position=memory["rope_bytes_per_position"],
+        mask_per_token_and_position=2 * 4,
+    )
+
+
+def test_weights_that_stay_mapped_need_no_memory(folder):
+    native = {"name": "cpu", "lowering": "native", "emulated": False}
+    manifest = changed_manifest(folder, device=native)
+    copied = sum(
+        4 * math.prod(weight["shape"]) * len(weight["layers"] or [None])
+        for weight in manifest["weights"]
+        if weight["expression"]["op"] != "tensor"
+    )
+    total = manifest["memory"]["weight_bytes"]
+    assert 0 < copied < total
+    for dtype, expected in (("float32", copied), ("bfloat16", total)):
+        assert memory_needs(manifest, Stored(manifest, dtype)).weights == expected
+
+
+@pytest.mark.parametrize(("emulated", "counts"), [(True, True), (False, False)])
+def test_a_real_device_has_memory_of_its_own(folder, emulated, counts):
+    device = {"name": "cambricon", "lowering": "portable", "emulated": emulated}
+    manifest = changed_manifest(folder, device=device)
+    assert (memory_needs(manifest, Stored(manifest, "float32")) is not None) is counts
+
+
+@pytest.mark.parametrize(
+    "fields", [{"memory": {}}, {"memory": {"weight_bytes": "1"}}, {"device": {"name": "cpu"}}]
+)
+def test_a_damaged_memory_plan(folder, fields):
+    manifest = changed_manifest(folder, **fields)
+    with pytest.raises(EngineError, match="the memory plan of the manifest is damaged"):
+        memory_needs(manifest, Stored(manifest, "float32"))
 
 
 # ---- modules --------------------------------------------------------------------------------

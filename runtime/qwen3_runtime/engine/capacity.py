@@ -1,12 +1,13 @@
-"""How long and how many sequences may be, given bytes for keys and values."""
+"""How long and how many sequences may be, given bytes for keys and values and the free memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from qwen3_runtime.engine.batch import CacheGroup
+from qwen3_runtime.engine.free_memory import available_memory
 from qwen3_runtime.errors import EngineError
 
 _BUCKET = 64
@@ -31,7 +32,11 @@ class Capacity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a user asks for; None leaves it to ``plan_capacity``."""
+    """What a user asks for; None leaves it to ``plan_capacity``.
+
+    Raises:
+        EngineError: One is no whole number from 1.
+    """
 
     max_model_len: int | None = None
     """Most tokens of a sequence; by default what fits the budget."""
@@ -43,110 +48,233 @@ class Limits:
     """Bytes for keys and values; by default a quarter of free memory, at most 2 GiB, which gives
     way to an explicit ``max_model_len``."""
 
+    def __post_init__(self) -> None:
+        numbers = {
+            "max_num_seqs": _positive("max_num_seqs", self.max_num_seqs),
+            "max_model_len": _positive_or_none("max_model_len", self.max_model_len),
+            "max_num_batched_tokens": _positive_or_none(
+                "max_num_batched_tokens", self.max_num_batched_tokens
+            ),
+            "kv_cache_memory": _positive_or_none("kv_cache_memory", self.kv_cache_memory, "bytes"),
+        }
+        for name, number in numbers.items():
+            object.__setattr__(self, name, number)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryNeeds:
+    """Bytes an engine takes beside keys and values, as its manifest counts them."""
+
+    weights: int = 0
+    """Those that are copied into memory."""
+    logits: int = 0
+    attention_scratch: int = 0
+    activations_per_token: int = 0
+    """Per token of max_num_batched_tokens."""
+    rope_per_position: int = 0
+    """Per position of max_model_len."""
+    mask_per_token_and_position: int = 0
+
+    def fixed(self, num_tokens: int) -> int:
+        """Returns bytes that do not grow with lengths, for steps of so many tokens."""
+        return self.weights + self.logits + self._activations(num_tokens)
+
+    def per_position(self, num_tokens: int) -> int:
+        """Returns bytes per position of max_model_len, for steps of so many tokens."""
+        return self.rope_per_position + self.mask_per_token_and_position * num_tokens
+
+    def parts(self, capacity: Capacity) -> dict[str, int]:
+        """Returns the bytes of every part of an engine, keys and values included."""
+        num_tokens = capacity.max_num_batched_tokens
+        padded = -(-capacity.max_model_len // _BUCKET) * _BUCKET
+        return {
+            "weights": self.weights,
+            "keys and values": capacity.kv_cache_bytes,
+            "masks": self.mask_per_token_and_position * num_tokens * padded,
+            "activations": self._activations(num_tokens),
+            "rotary tables": self.rope_per_position * capacity.max_model_len,
+            "logits": self.logits,
+        }
+
+    def _activations(self, num_tokens: int) -> int:
+        return self.activations_per_token * num_tokens + self.attention_scratch
+
+
+@dataclass(frozen=True, slots=True)
+class _Cache:
+    """What keys and values cost."""
+
+    per_token: int
+    """Bytes of a token in all groups."""
+    unit: int
+    """Tokens that are taken together."""
+    is_paged: bool
+    num_longest: int
+    """Sequences it has room for at their longest: in a contiguous cache all, in a paged one at
+    least one, for others wait until blocks are free."""
+
+    @classmethod
+    def of(cls, groups: Sequence[CacheGroup], max_num_seqs: int) -> _Cache:
+        is_paged = any(group.kind == "paged" for group in groups)
+        return cls(
+            per_token=sum(group.bytes_per_token for group in groups),
+            unit=max((group.block_size or _BUCKET for group in groups), default=_BUCKET),
+            is_paged=is_paged,
+            num_longest=1 if is_paged else max_num_seqs,
+        )
+
+    def units(self, length: int) -> int:
+        """Units that a sequence of this length fills."""
+        return -(-length // self.unit)
+
 
 def plan_capacity(
-    groups: Sequence[CacheGroup], max_position_embeddings: int, limits: Limits
+    groups: Sequence[CacheGroup],
+    max_position_embeddings: int,
+    limits: Limits,
+    needs: MemoryNeeds | None = None,
 ) -> Capacity:
-    """Returns limits that fit the byte budget.
+    """Returns limits that fit the byte budget and the free memory.
 
     Args:
         groups: Cache groups of the engine.
         max_position_embeddings: Longest sequence the model was made for.
         limits: What is asked for.
+        needs: What else the engine takes of this machine's memory; None where what it takes lies
+            on a device of its own, whose memory is not looked at.
 
     Raises:
-        EngineError: A limit is not positive, beyond the model, or does not fit the budget.
+        EngineError: A limit is beyond the model, or does not fit the budget or the free memory.
     """
-    _require_positive("max_num_seqs", limits.max_num_seqs)
-    available = _available_memory()
-    budget = limits.kv_cache_memory
-    if budget is None:
-        budget = min(available // 4, _LARGEST_DEFAULT_BUDGET)
-    # A contiguous cache has room for every sequence at its longest, a paged one for one of them at
-    # least: others wait until blocks are free.
-    per_token = sum(group.bytes_per_token for group in groups)
-    is_paged = any(group.kind == "paged" for group in groups)
-    num_longest = 1 if is_paged else limits.max_num_seqs
-    unit = max((group.block_size or _BUCKET for group in groups), default=_BUCKET)
-    max_model_len = limits.max_model_len
-    if max_model_len is None:
-        fitting = budget // max(1, per_token * num_longest) // unit * unit
-        max_model_len = _default_model_len(
-            fitting, max_position_embeddings, budget, per_token * num_longest
-        )
-    _require_positive("max_model_len", max_model_len)
+    cache = _Cache.of(groups, limits.max_num_seqs)
+    available = available_memory()
+    budget = limits.kv_cache_memory or min(available // 4, _LARGEST_DEFAULT_BUDGET)
+    tokens = limits.max_num_batched_tokens or _DEFAULT_BATCHED_TOKENS
+    room, per_position = budget, 0
+    if needs is not None:
+        room, per_position = available - needs.fixed(tokens), needs.per_position(tokens)
+    max_model_len = limits.max_model_len or _fitting_length(
+        cache, budget, room, per_position, max_position_embeddings
+    )
     if max_model_len > max_position_embeddings:
         raise EngineError(
             "max_model_len is beyond what the model was made for",
             got=max_model_len,
             expected=f"at most max_position_embeddings = {max_position_embeddings}",
         )
-    units = num_longest * -(-max_model_len // unit)
-    _require_room(units * unit * per_token, num_longest, max_model_len, limits, available)
-    num_blocks = 0
-    if is_paged:
-        wanted = limits.max_num_seqs * -(-max_model_len // unit)
-        num_blocks = units = max(units, min(wanted, budget // (unit * per_token)))
-    max_num_batched_tokens = limits.max_num_batched_tokens
-    if max_num_batched_tokens is None:
-        whole = max_model_len * limits.max_num_seqs
-        max_num_batched_tokens = max(limits.max_num_seqs, min(_DEFAULT_BATCHED_TOKENS, whole))
-    _require_positive("max_num_batched_tokens", max_num_batched_tokens)
-    return Capacity(
+    units = cache.num_longest * cache.units(max_model_len)
+    _require_budget(units * cache.unit * cache.per_token, cache, max_model_len, limits)
+    if cache.is_paged:
+        if limits.kv_cache_memory is None:
+            budget = min(budget, room - per_position * max_model_len)
+        wanted = limits.max_num_seqs * cache.units(max_model_len)
+        units = max(units, min(wanted, budget // (cache.unit * cache.per_token)))
+    capacity = Capacity(
         max_model_len=max_model_len,
         max_num_seqs=limits.max_num_seqs,
-        max_num_batched_tokens=max_num_batched_tokens,
-        kv_cache_bytes=units * unit * per_token,
-        num_blocks=num_blocks,
+        max_num_batched_tokens=limits.max_num_batched_tokens or _step(limits, max_model_len),
+        kv_cache_bytes=units * cache.unit * cache.per_token,
+        num_blocks=units if cache.is_paged else 0,
     )
+    if needs is not None:
+        _require_room(needs.parts(capacity), available, capacity, cache)
+    return capacity
 
 
-def _require_room(
-    needed: int, num_seqs: int, max_model_len: int, limits: Limits, available: int
-) -> None:
-    """Refuses keys and values that do not fit what the user gave, or what is free."""
-    what = f"{num_seqs} sequence{'s' if num_seqs > 1 else ''} of {max_model_len} tokens"
-    smaller = "a smaller max_model_len" + (" or max_num_seqs" if num_seqs > 1 else "")
+def _step(limits: Limits, max_model_len: int) -> int:
+    """Tokens of a step where none are asked for: no more than there can ever be."""
+    whole = max_model_len * limits.max_num_seqs
+    return max(limits.max_num_seqs, min(_DEFAULT_BATCHED_TOKENS, whole))
+
+
+def _fitting_length(
+    cache: _Cache, budget: int, room: int, per_position: int, max_position_embeddings: int
+) -> int:
+    """The longest length that fits the budget, and the memory where anything at all does."""
+    longest = cache.per_token * cache.num_longest
+    units = budget // max(1, longest) // cache.unit
+    if units < 1:
+        raise EngineError(
+            "no sequence fits the memory for keys and values",
+            got=f"{budget} bytes, {longest} bytes per token of all sequences",
+            hint="a larger kv_cache_memory or a smaller max_num_seqs",
+        )
+    in_room = room // max(1, longest + per_position) // cache.unit
+    return min(max_position_embeddings, min(units, max(1, in_room)) * cache.unit)
+
+
+def _require_budget(needed: int, cache: _Cache, max_model_len: int, limits: Limits) -> None:
+    """Refuses keys and values that do not fit what the user gave."""
     if limits.kv_cache_memory is not None and needed > limits.kv_cache_memory:
         raise EngineError(
             "keys and values do not fit kv_cache_memory",
-            got=f"{needed} bytes for {what}",
+            got=f"{needed} bytes for {_sequences(cache, max_model_len)}",
             expected=f"at most {limits.kv_cache_memory} bytes",
-            hint=smaller,
-        )
-    if needed > available:
-        raise EngineError(
-            "keys and values do not fit the free memory",
-            got=f"{needed / 1e9:.1f} GB for {what}",
-            expected=f"at most {available / 1e9:.1f} GB",
-            hint=smaller,
+            hint=_smaller("max_model_len", *(["max_num_seqs"] if cache.num_longest > 1 else [])),
         )
 
 
-def _default_model_len(fitting: int, longest: int, budget: int, per_token: int) -> int:
-    if fitting < 1:
-        raise EngineError(
-            "no sequence fits the memory for keys and values",
-            got=f"{budget} bytes, {per_token} bytes per token of all sequences",
-            hint="a larger kv_cache_memory or a smaller max_num_seqs",
-        )
-    return min(longest, fitting)
+def _require_room(
+    parts: Mapping[str, int], available: int, capacity: Capacity, cache: _Cache
+) -> None:
+    """Refuses an engine that does not fit the free memory, and says what takes it."""
+    total = sum(parts.values())
+    if total <= available:
+        return
+    named = sorted(((size, name) for name, size in parts.items() if size), reverse=True)
+    listed = ", ".join(f"{_readable(size)} {name}" for size, name in named)
+    raise EngineError(
+        "the engine does not fit the free memory",
+        got=f"{_readable(total)}: {listed}; for {_sequences(cache, capacity.max_model_len)}, "
+        f"{capacity.max_num_batched_tokens} tokens a step",
+        expected=f"at most {_readable(available)}",
+        hint=_helpful(parts, total - available, cache),
+    )
 
 
-def _require_positive(name: str, value: object) -> None:
-    if type(value) is not int or value < 1:
-        raise EngineError(f"{name} must be positive", got=value, expected="a whole number from 1")
-    if value > _LARGEST_LIMIT:
-        raise EngineError(f"{name} is too large", got=value, expected=f"at most {_LARGEST_LIMIT}")
+def _helpful(parts: Mapping[str, int], excess: int, cache: _Cache) -> str:
+    """What to change: options whose parts are a good share of what is too much."""
+    by_option = {
+        "max_model_len": parts["keys and values"] + parts["masks"] + parts["rotary tables"],
+        "max_num_seqs": parts["keys and values"] if cache.num_longest > 1 else 0,
+        "max_num_batched_tokens": parts["masks"] + parts["activations"],
+        "kv_cache_memory": parts["keys and values"] if cache.is_paged else 0,
+    }
+    options = [name for name, size in by_option.items() if size * 4 >= excess]
+    if parts["weights"] > sum(parts.values()) - excess or not options:
+        return "a smaller model, or a dtype of fewer bits"
+    return _smaller(*options)
 
 
-def _available_memory() -> int:
-    """Bytes the kernel says may be taken without swapping."""
+def _smaller(*options: str) -> str:
+    return f"a smaller {' or '.join(options)}"
+
+
+def _sequences(cache: _Cache, max_model_len: int) -> str:
+    plural = "s" if cache.num_longest > 1 else ""
+    return f"{cache.num_longest} sequence{plural} of {max_model_len} tokens"
+
+
+def _readable(size: int) -> str:
+    for unit, name in ((1e9, "GB"), (1e6, "MB")):
+        if size >= unit / 20:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"
+
+
+def _positive_or_none(name: str, value: object, unit: str = "") -> int | None:
+    return None if value is None else _positive(name, value, unit)
+
+
+def _positive(name: str, value: object, unit: str = "") -> int:
+    """Takes what counts as an int, NumPy's too; bytes may be beyond 31 bits."""
     try:
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-    except OSError:
-        return _LARGEST_DEFAULT_BUDGET * 4
-    for line in text.splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return _LARGEST_DEFAULT_BUDGET * 4
+        number = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = 0
+    if number < 1:
+        expected = f"a whole number of {unit} from 1" if unit else "a whole number from 1"
+        raise EngineError(f"{name} must be positive", got=value, expected=expected)
+    if number > _LARGEST_LIMIT and not unit:
+        raise EngineError(f"{name} is too large", got=value, expected=f"at most {_LARGEST_LIMIT}")
+    return number

@@ -23,6 +23,7 @@ from qwen3_runtime.engine.capacity import Capacity, Limits, plan_capacity
 from qwen3_runtime.engine.manifest import (
     Manifest,
     cache_groups,
+    memory_needs,
     read_manifest,
     weight_bindings,
 )
@@ -163,11 +164,13 @@ def check_fit(manifest: Manifest, checkpoint: Checkpoint, limits: Limits) -> Cap
 
     Raises:
         CheckpointError: Tensors are missing, left over, or of other shapes.
-        EngineError: The limits cannot be met.
+        EngineError: The limits cannot be met, or what the engine needs exceeds the free memory.
     """
     check_weights(checkpoint, weight_bindings(manifest), manifest["ignored_tensors"])
     longest = int(manifest["max_position_embeddings"])
-    return plan_capacity(cache_groups(manifest), longest, limits)
+    return plan_capacity(
+        cache_groups(manifest), longest, limits, memory_needs(manifest, checkpoint)
+    )
 
 
 def check_weights(

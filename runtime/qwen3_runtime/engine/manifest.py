@@ -7,9 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from qwen3_runtime.checkpoint import WeightBinding
-from qwen3_runtime.checkpoint.transform import from_json
+from qwen3_runtime.checkpoint import Checkpoint, WeightBinding
+from qwen3_runtime.checkpoint.transform import (
+    Expression,
+    Reshape,
+    Rows,
+    Tensor,
+    from_json,
+    resolve_name,
+)
 from qwen3_runtime.engine.batch import CacheGroup
+from qwen3_runtime.engine.capacity import MemoryNeeds
 from qwen3_runtime.errors import EngineError
 
 Manifest: TypeAlias = Mapping[str, Any]
@@ -20,8 +28,10 @@ MANIFEST_FILE = "manifest.json"
 
 _KEYS = {
     "cache_groups": list,
+    "device": dict,
     "ignored_tensors": list,
     "max_position_embeddings": int,
+    "memory": dict,
     "weights": list,
 }
 """What the runtime reads, with the type it must have."""
@@ -94,6 +104,51 @@ def weight_bindings(manifest: Manifest) -> list[WeightBinding]:
         ]
     except (AttributeError, KeyError, TypeError) as error:
         raise EngineError("a weight of the manifest is damaged", got=error) from None
+
+
+def memory_needs(manifest: Manifest, checkpoint: Checkpoint) -> MemoryNeeds | None:
+    """Returns what an engine takes of this machine's memory beside keys and values.
+
+    Weights that a native engine reads where the checkpoint is mapped are not counted: the kernel
+    may drop their pages and read them again.
+
+    Returns:
+        None where the engine lives on a device with memory of its own.
+
+    Raises:
+        EngineError: The manifest is incomplete.
+    """
+    try:
+        device, memory = manifest["device"], manifest["memory"]
+        if device["name"] != "cpu" and not device["emulated"]:
+            return None
+        mapped = _mapped_bytes(manifest, checkpoint) if device["lowering"] == "native" else 0
+        return MemoryNeeds(
+            weights=memory["weight_bytes"] - mapped,
+            logits=memory["logit_bytes_per_row"] * memory["max_logit_rows"],
+            attention_scratch=memory["attention_scratch_bytes"],
+            activations_per_token=memory["activation_bytes_per_token"],
+            rope_per_position=memory["rope_bytes_per_position"],
+            mask_per_token_and_position=memory["mask_bytes_per_token_and_position"],
+        )
+    except (KeyError, TypeError) as error:
+        raise EngineError("the memory plan of the manifest is damaged", got=error) from None
+
+
+def _mapped_bytes(manifest: Manifest, checkpoint: Checkpoint) -> int:
+    bindings = weight_bindings(manifest)
+    return sum(binding.num_bytes for binding in bindings if _is_as_stored(binding, checkpoint))
+
+
+def _is_as_stored(binding: WeightBinding, checkpoint: Checkpoint) -> bool:
+    """Whether a weight is consecutive bytes of the file."""
+    expression: Expression = binding.expression
+    while isinstance(expression, Rows | Reshape):
+        expression = expression.source
+    if not isinstance(expression, Tensor):
+        return False
+    info = checkpoint.tensors.get(resolve_name(expression.name, binding.layer))
+    return info is not None and info.dtype == binding.dtype
 
 
 def _fault(directory: Path, message: str, **facts: object) -> EngineError:
