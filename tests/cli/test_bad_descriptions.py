@@ -88,6 +88,20 @@ MODEL_FLAWS = [
     Flaw("anchor", "head_dim: 8", "head_dim: &d 8", r"anchor"),
     Flaw("merge key", "config:\n", "config:\n  <<: {a: 1}\n", r"<<", 1),
     Flaw("not YAML", "config:\n", "config: {\n", r"tiny\.yaml:\d+", None),
+    Flaw(
+        "nothing to ignore",
+        "config:\n",
+        "ignore_config_keys: [rope_tetha]\nconfig:\n",
+        r"no config field 'rope_tetha' to ignore(?s:.*did you mean 'rope_theta')",
+    ),
+    Flaw("eps that float32 loses", "rms_norm_eps: 0.01", "rms_norm_eps: 1e-60", r"too small"),
+    Flaw(
+        "yarn that shrinks",
+        "  rope_theta: 100.0",
+        "  rope_theta: 100.0\n  rope_scaling: {rope_type: yarn, factor: 0.5}",
+        r"'factor' is out of range",
+        1,
+    ),
     Flaw("tab", "  head_dim", "\thead_dim", r"tab"),
 ]
 
@@ -113,6 +127,28 @@ ARCHITECTURE_FLAWS = [
          r"did you mean 'checkpoint'"),
     Flaw("a value nobody reads", "  - gate = linear(",
          "  - spare = linear(x, weight=mlp.spare, out=3)\n  - gate = linear(", r"spare"),
+    Flaw("subtraction of values", "silu(gate) * up", "(gate - up)", r"no '-' for values"),
+    Flaw("attention before the layers", "layer:\n",
+         "  - h = attention(h, h, h, scale=1)\nlayer:\n", r"only inside layers"),
+    Flaw("rows of a join", "weight=mlp.up_proj,", "weight=rows(concat(mlp.a, mlp.b), 0, 40),",
+         r"rows of one tensor"),
+    Flaw("C++ in a value", "  - up = linear(", "  - up_ = linear(", r"not a name for a value"),
+    Flaw("keyword in a layer type", "  full_attention: {}", "  class: {}", r"C\+\+ keyword"),
+    Flaw("table that is no C++ name", "  rope: {head_dim: head_dim}",
+         "  aB: {head_dim: head_dim}", r"not a rope table name"),
+    Flaw("head_dim that is none", "  rope: {head_dim: head_dim}", "  rope: {head_dim: none}",
+         r"needs a head_dim"),
+    Flaw("length that is a list", "  rope: {head_dim: head_dim}",
+         "  rope: {head_dim: head_dim, original_max_position_embeddings: '[1]'}",
+         r"'original_max_position_embeddings' of rope table 'rope' is no size"),
+    Flaw("derived float", "    sliding_window: sliding_window if use",
+         "    num_hidden_layers: num_hidden_layers / 1\n    sliding_window: sliding_window if use",
+         r"num_hidden_layers(?s:.*)3\.0"),
+    Flaw("no layers left", "    sliding_window: sliding_window if use",
+         "    num_hidden_layers: num_hidden_layers - 3\n    sliding_window: sliding_window if use",
+         r"num_hidden_layers(?s:.*)number 0"),
+    Flaw("scale that float32 loses", "scale=1 / sqrt(head_dim)", "scale=1e-50", r"'scale' is out"),
+    Flaw("scale beyond float32", "scale=1 / sqrt(head_dim)", "scale=1e39", r"'scale' is out"),
     Flaw("division by zero", "1 / sqrt(head_dim)", "1 / (head_dim - head_dim)", r"zero"),
 ]  # fmt: skip
 
@@ -188,11 +224,22 @@ def test_a_spec_that_is_not_there(cli):
     assert "specs/none.yaml: model spec not found" in error
 
 
+@pytest.mark.parametrize("option", ["--spec", "--arch", "--dev"])
+def test_a_folder_with_the_name_of_a_description(option, cli, model, tmp_path):
+    folder = tmp_path / "folder.yaml"
+    folder.mkdir()
+    spec = [] if option == "--spec" else ["--spec", model]
+    error = cli("build", *spec, option, folder).refused()
+    assert re.search(rf"{re.escape(str(folder))}(?s:.*)is a file|is a file(?s:.*)folder", error)
+    assert "did you mean" not in error
+
+
 def test_a_device_of_ones_own_with_a_flaw(cli, model, tmp_path):
     device = tmp_path / "mine.yaml"
     device.write_text("device: mine\nextends: cambricn\n", encoding="utf-8")
     error = cli("build", "--spec", model, "--dev", device).refused()
     assert "did you mean 'cambricon'" in error
+    assert f"{device}:2" in error
     device.write_text("device: mine\nextends: cambricon\ncolour: red\n", encoding="utf-8")
     error = cli("build", "--spec", model, "--dev", device).refused()
     assert f"{device}:3" in error

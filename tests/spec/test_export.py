@@ -82,6 +82,15 @@ def test_import_writes_a_spec_and_prints_its_path(tmp_path: Path, capsys) -> Non
     assert [path.name for path in output.parent.iterdir()] == ["mine.yaml"]
 
 
+def test_an_imported_spec_may_get_another_name(tmp_path: Path, capsys) -> None:
+    output = tmp_path / "mine.yaml"
+    assert main(["import", "qwen3-0.6b", "-o", str(output), "--name", "mine"]) == 0
+    again = tmp_path / "again.yaml"
+    assert main(["import", str(output), "-o", str(again), "--name", "other"]) == 0
+    capsys.readouterr()
+    assert (load_model(str(output)).name, load_model(str(again)).name) == ("mine", "other")
+
+
 def test_import_does_not_overwrite_unasked(tmp_path: Path, capsys) -> None:
     folder, output = write_config(tmp_path / "checkpoint"), tmp_path / "mine.yaml"
     output.write_text("precious")

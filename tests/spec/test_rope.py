@@ -244,7 +244,7 @@ RULE_FLAWS = [
 
 
 @pytest.mark.parametrize(("rule", "message"), RULE_FLAWS, ids=[flaw[0] for flaw in RULE_FLAWS])
-@pytest.mark.parametrize("scaling", ["yarn", "llama3"])
+@pytest.mark.parametrize("scaling", ["default", "yarn", "llama3"])
 def test_a_wrong_size_in_the_rope_section_is_refused(scaling: str, rule: str, message: str) -> None:
     change = ("rope: {head_dim: head_dim}", f"rope: {{{rule}}}")
     parameters = {

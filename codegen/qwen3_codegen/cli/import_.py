@@ -27,7 +27,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "checkpoint", metavar="CHECKPOINT", help="a folder, its config.json, or a GGUF file"
     )
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.yaml")
-    parser.add_argument("--name", help="the model's name; default: the checkpoint's")
+    parser.add_argument("--name", help="the model's name; default: the checkpoint's or spec's")
     parser.add_argument("--force", action="store_true", help="replace an existing file")
     add_override_options(parser)
     parser.set_defaults(run=run)

@@ -77,6 +77,8 @@ def load_architecture(
     if reference.endswith(_SUFFIXES):
         shown = str((beside or Path()) / reference)
         file = Path(shown)
+        if file.is_dir():
+            raise SpecError("an architecture is a file", where=where, got=f"the folder {shown}")
         if not file.is_file():
             raise SpecError("architecture file not found", where=where, got=shown)
         return read_architecture(file, shown, shared)
@@ -148,7 +150,7 @@ def load_model(
         overrides: ``--set`` values by config field, as text.
         ignore_config_keys: Config fields the user vouches for, beside the model spec's own.
         architecture: Name or path that replaces the architecture the model names.
-        name: The model's name where it comes from a checkpoint, which has none of its own.
+        name: The model's name; its model spec's or its folder's when None.
 
     Raises:
         SpecError: There is no such model, or its description is wrong.
@@ -156,12 +158,14 @@ def load_model(
     """
     path = Path(reference)
     if reference.endswith(_SUFFIXES):
+        if path.is_dir():
+            raise SpecError("a model spec is a file", where=reference, got="a folder")
         if not path.is_file():
             raise SpecError("model spec not found", where=reference, hint=_near_path(path))
-        return _from_spec(path, reference, overrides, ignore_config_keys, architecture)
+        return _from_spec(path, reference, overrides, ignore_config_keys, architecture, name)
     if reference in model_names():
-        file = modelspecs_dir() / f"{reference}.yaml"
-        return _from_spec(file, _shown(reference), overrides, ignore_config_keys, architecture)
+        file, shown = modelspecs_dir() / f"{reference}.yaml", _shown(reference)
+        return _from_spec(file, shown, overrides, ignore_config_keys, architecture, name)
     if not path.exists():
         raise SpecError(
             f"no model spec or checkpoint '{shorten(reference)}'",
@@ -227,6 +231,7 @@ def _from_spec(
     overrides: Mapping[str, str] | None,
     ignore_config_keys: tuple[str, ...],
     architecture: str | None,
+    name: str | None,
 ) -> ModelSpec:
     model = read_model_file(file, shown)
     chosen = (
@@ -239,7 +244,7 @@ def _from_spec(
     return resolve_model(
         chosen,
         model.config,
-        name=model.name,
+        name=name or model.name,
         location=model.location,
         overrides=overrides,
         ignore_config_keys=(*model.ignore_config_keys, *ignore_config_keys),

@@ -315,11 +315,11 @@ class _Resolver:
 
     def original_length(self, key: str, parameters: dict[str, Any]) -> None:
         """Fills in the length before scaling: the rule's field, the parameter, the model's."""
-        if "original_max_position_embeddings" not in ROPE_KEYS[parameters["rope_type"]].optional:
-            return
         name = "original_max_position_embeddings"
         rule = self.rule.original_max_position_embeddings
         given = None if rule is None else self.whole(rule, name, 2)
+        if name not in ROPE_KEYS[parameters["rope_type"]].optional:
+            return
         if given is not None:
             parameters[name] = given
         if parameters.setdefault(name, self.max_positions()) < 2:
