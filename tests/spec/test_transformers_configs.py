@@ -267,10 +267,45 @@ MINICPM = {
 }
 
 
+QWEN3_NEXT = {
+    "architectures": ["Qwen3NextForCausalLM"],
+    "attention_dropout": 0.0,
+    "bos_token_id": 151643,
+    "decoder_sparse_step": 1,
+    "eos_token_id": 151645,
+    "full_attention_interval": 4,
+    "head_dim": 256,
+    "hidden_act": "silu",
+    "initializer_range": 0.02,
+    "intermediate_size": 5120,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+    "linear_value_head_dim": 128,
+    "mlp_only_layers": [],
+    "moe_intermediate_size": 512,
+    "norm_topk_prob": True,
+    "num_experts": 512,
+    "num_experts_per_tok": 10,
+    "output_router_logits": False,
+    "partial_rotary_factor": 0.25,
+    "rope_scaling": None,
+    "rope_theta": 10000000,
+    "router_aux_loss_coef": 0.001,
+    "shared_expert_intermediate_size": 512,
+    "tie_word_embeddings": False,
+    "transformers_version": "4.57.0.dev0",
+    "use_cache": True,
+    "use_sliding_window": False,
+}
+
+
 @pytest.mark.parametrize(
     ("model_type", "fields"),
     [
         ("qwen2", QWEN25),
+        ("qwen3_next", QWEN3_NEXT),
         ("llama", SMOLLM2),
         ("gemma3_text", GEMMA3),
         ("phi3", PHI4),
@@ -284,6 +319,18 @@ def test_published_fields_are_all_known(
 ) -> None:
     config = {"model_type": model_type, "torch_dtype": "bfloat16", **BASE, **fields}
     (tmp_path / "config.json").write_text(json.dumps(config))
+    assert load_model(str(tmp_path)).ignored_config_keys == ()
+
+
+def test_qwen3_next_has_no_windows(tmp_path: Path) -> None:
+    fields = {"model_type": "qwen3_next", **BASE, **QWEN3_NEXT, "use_sliding_window": True}
+    assert "config field 'use_sliding_window' has a value this architecture does not have" in (
+        error_of(load, fields, tmp_path)
+    )
+
+
+def test_every_field_of_transformers_qwen3_next_is_known(tmp_path: Path) -> None:
+    AutoConfig.for_model("qwen3_next", **BASE).save_pretrained(tmp_path)
     assert load_model(str(tmp_path)).ignored_config_keys == ()
 
 
