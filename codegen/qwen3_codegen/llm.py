@@ -17,14 +17,21 @@ from qwen3_codegen.compile import (
     make_graph,
     plan_model,
 )
-from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.hub import locate_checkpoint
 from qwen3_codegen.ir.interpreter import Interpreter
 from qwen3_codegen.ir.weights import weight_bindings
+from qwen3_codegen.llm_arguments import (
+    dtype_or_auto,
+    field_names,
+    in_float32,
+    overrides_as_text,
+    refuse_compiled_options,
+    refuse_unavailable,
+)
 from qwen3_codegen.paths import cache_dir
 from qwen3_codegen.progress import status
 from qwen3_codegen.spec.catalog import load_checkpoint_model
-from qwen3_codegen.spec.device import load_device, parse_dtype
+from qwen3_codegen.spec.device import load_device
 from qwen3_codegen.spec.model import ModelSpec
 from qwen3_runtime.checkpoint import Checkpoint, open_checkpoint
 from qwen3_runtime.engine.batch import Engine, FloatRows
@@ -37,8 +44,6 @@ from qwen3_runtime.generation_config import default_sampling_params, sampling_no
 from qwen3_runtime.sampling import SamplingParams
 from qwen3_runtime.text import Tokenizer, load_tokenizer
 
-ENGINES = ("compiled", "interpreter")
-
 
 class LLM:
     """A model ready to generate; calls from several threads take turns.
@@ -46,7 +51,8 @@ class LLM:
     Args:
         model: Hugging Face folder, GGUF file, or hub id (``org/name``, ``org/name@revision``).
         dev: Device name, alias or YAML file.
-        dtype: ``auto`` (the checkpoint's), ``float32``, ``bfloat16`` or ``float16``.
+        dtype: ``auto`` (the checkpoint's), ``float32``, ``bfloat16`` or ``float16``; the
+            interpreter computes in float32.
         quant: Weight quantisation; none is available in this version.
         ndev: Number of devices; one in this version.
         max_num_seqs: Most sequences in flight.
@@ -56,7 +62,7 @@ class LLM:
         kv_cache_memory: Bytes for keys and values.
         engine: ``compiled``, or ``interpreter`` (NumPy; slow, needs no compiler).
         arch: Architecture to use instead of the one the checkpoint names.
-        overrides: Config fields to override.
+        overrides: Config fields to override: numbers, booleans, lists, or text as after ``--set``.
         ignore_config_keys: Config fields to accept though the architecture does not know them.
         infinicore: ``embedded``, ``0.1.0`` or an INFINI_ROOT folder.
         infinicore_api: Release of InfiniCore's C API.
@@ -83,7 +89,7 @@ class LLM:
         kv_cache_memory: int | None = None,
         engine: str = "compiled",
         arch: str | None = None,
-        overrides: Mapping[str, str] | None = None,
+        overrides: Mapping[str, object] | None = None,
         ignore_config_keys: Sequence[str] = (),
         infinicore: str = "embedded",
         infinicore_api: str | None = None,
@@ -91,28 +97,33 @@ class LLM:
         lowering: str | None = None,
         show_progress: bool = True,
     ) -> None:
-        _refuse(quant, ndev, engine)
-        located = locate_checkpoint(model, show_progress=show_progress)
-        self.spec = load_checkpoint_model(
-            str(located.path),
-            overrides=overrides,
-            ignore_config_keys=tuple(ignore_config_keys),
-            architecture=arch,
-            name=located.name,
-        )
+        refuse_unavailable(quant, ndev, engine)
         options = CompileOptions(
-            dtype=None if dtype == "auto" else parse_dtype(dtype),
+            dtype=dtype_or_auto(dtype),
             infinicore=infinicore,
             release=infinicore_api,
             isa=isa,
             lowering=lowering,
         )
+        if engine == "interpreter":
+            refuse_compiled_options(dev, options)
         limits = Limits(
             max_model_len=max_model_len,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             kv_cache_memory=kv_cache_memory,
         )
+        located = locate_checkpoint(model, show_progress=show_progress)
+        self.spec = load_checkpoint_model(
+            str(located.path),
+            overrides=overrides_as_text(overrides),
+            ignore_config_keys=field_names(ignore_config_keys),
+            architecture=arch,
+            name=located.name,
+        )
+        engine_notes: tuple[str, ...] = ()
+        if engine == "interpreter":
+            self.spec, engine_notes = in_float32(self.spec)
         self._checkpoint: Checkpoint = open_checkpoint(located.path)
         try:  # small files first: what is wrong with them is said before minutes of compiling
             self.default_sampling_params: SamplingParams = default_sampling_params(
@@ -132,6 +143,7 @@ class LLM:
         self._owner: int | None = None
         self.notes: tuple[str, ...] = (
             *self.spec.notes,
+            *engine_notes,
             *_longrope_notes(self.spec, self.engine.max_model_len),
             *sampling_notes(self._checkpoint),
         )
@@ -233,19 +245,6 @@ class LLM:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _refuse(quant: str | None, ndev: int, engine: str) -> None:
-    if quant is not None:
-        raise CodegenError(
-            "quantised engines are not available in this version", got=f"quant={quant!r}"
-        )
-    if ndev != 1:
-        raise CodegenError(
-            "engines over several devices are not available in this version", got=f"ndev={ndev}"
-        )
-    if engine not in ENGINES:
-        raise CodegenError(f"unknown engine '{engine}'", expected=", ".join(ENGINES))
 
 
 def _longrope_notes(spec: ModelSpec, max_model_len: int) -> Iterator[str]:

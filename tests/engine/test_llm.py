@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from qwen3_codegen import LLM, SamplingParams
+from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.paths import modelspecs_dir
 from qwen3_runtime.errors import EngineError, RequestError
+from tests.reference.models import assert_logits_match
 
 PROMPTS = ([3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8], [1, 6, 1, 8, 0, 3, 3])
 
@@ -95,6 +97,102 @@ def test_token_ids_may_come_as_an_array(llm):
     (from_array,) = llm.generate(np.array(PROMPTS[0]), greedy)
     assert from_array == from_list
 
+
+# ---- arguments ------------------------------------------------------------------------------
+
+
+def test_the_interpreter_rounds_no_constant_to_the_checkpoint_s_dtype(reference, tmp_path):
+    """Gemma's embedding scale is rounded to the dtype that is computed in: to float32 here."""
+    model = reference("gemma3")
+    folder = shutil.copytree(model.path, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = {key: value for key, value in config.items() if key not in ("dtype", "torch_dtype")}
+    (folder / "config.json").write_text(json.dumps({**config, "dtype": "bfloat16"}))
+    prompt = model.prompt()
+    for dtype in ("auto", "float32"):
+        with LLM(folder, engine="interpreter", dtype=dtype) as llm:
+            assert_logits_match(llm.logits([prompt])[0], model.logits(prompt))
+            assert llm.spec.dtype.value == "float32"
+            note = "the interpreter computes in float32, not in the checkpoint's bfloat16"
+            assert llm.notes.count(note) == 1
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "f16"])
+def test_the_interpreter_refuses_other_dtypes(reference, dtype):
+    with pytest.raises(CodegenError, match="the interpreter computes in float32") as caught:
+        LLM(reference("qwen3-window-3").path, engine="interpreter", dtype=dtype)
+    assert caught.value.expected == "auto or float32"
+
+
+@pytest.mark.parametrize(
+    ("options", "got"),
+    [
+        ({"dev": "nvidia"}, "dev nvidia"),
+        ({"dev": "nonsense"}, "dev nonsense"),
+        ({"infinicore": "0.1.0"}, "infinicore 0.1.0"),
+        ({"infinicore_api": "2025-08"}, "infinicore_api 2025-08"),
+        ({"lowering": "native", "isa": "avx2"}, "isa avx2, lowering native"),
+    ],
+)
+def test_the_interpreter_refuses_what_only_compiled_engines_heed(reference, options, got):
+    with pytest.raises(CodegenError, match="no use for options of compiled engines") as caught:
+        LLM(reference("qwen3-window-3").path, engine="interpreter", **options)
+    assert caught.value.got == got
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "config"),
+    [
+        ("rms_norm_eps", 0.5, 0.5),
+        ("rms_norm_eps", np.float32(0.5), 0.5),
+        ("rms_norm_eps", "0.5", 0.5),
+        ("num_hidden_layers", np.int64(4), 4),
+        ("layer_types", ["full_attention"] * 4, ("full_attention",) * 4),
+        ("attention_bias", False, False),
+    ],
+)
+def test_overrides_may_be_values(reference, key, value, config):
+    path = reference("qwen3-window-3").path
+    with LLM(path, engine="interpreter", overrides={key: value}) as llm:
+        assert llm.spec.config[key] == config
+
+
+def test_an_override_changes_the_answer(reference):
+    path = reference("qwen3-window-3").path
+    answers = []
+    for theta in (None, 5.0, "5.0"):
+        overrides = None if theta is None else {"rope_theta": theta}
+        with LLM(path, engine="interpreter", overrides=overrides) as llm:
+            answers.append(llm.logits([PROMPTS[0]])[0])
+    assert np.array_equal(answers[1], answers[2])
+    assert not np.array_equal(answers[0], answers[1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"overrides": {"rope_theta": float("nan")}}, CodegenError, "override of 'rope_theta'"),
+        ({"overrides": {"rope_theta": object()}}, CodegenError, "override of 'rope_theta'"),
+        ({"overrides": ["rope_theta=5"]}, CodegenError, "map config fields to values"),
+        ({"ignore_config_keys": "abc"}, CodegenError, "list of config fields"),
+        ({"dtype": None}, CodegenError, "expected: auto, float32, bfloat16 or float16"),
+        ({"dtype": 16}, CodegenError, "got:      16"),
+        ({"kv_cache_memory": "1G"}, EngineError, "whole number of bytes"),
+        ({"max_model_len": 32.0}, EngineError, "max_model_len must be positive"),
+    ],
+)
+def test_arguments_of_other_types_are_refused(reference, arguments, error, says):
+    with pytest.raises(error, match=says):
+        LLM(reference("qwen3-window-3").path, engine="interpreter", **arguments)
+
+
+def test_numpy_s_numbers_are_limits(reference):
+    path = reference("qwen3-window-3").path
+    with LLM(path, engine="interpreter", max_model_len=np.int64(32)) as llm:
+        assert llm.engine.max_model_len == 32
+
+
+# ---- prompts --------------------------------------------------------------------------------
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=2)
 
