@@ -43,19 +43,24 @@ def isas() -> list:
     ]
 
 
+every_program = pytest.mark.parametrize("source", ["kernels_test", "native_test"])
+
+
+@every_program
 @pytest.mark.parametrize(("name", "isa"), isas())
-def test_kernels(tmp_path, name, isa):
-    program = tmp_path / "kernels_test"
+def test_kernels(tmp_path, source, name, isa):
+    program = tmp_path / source
     command = [compiler(), *STRICT, "-O1", *isa.split(), f"-I{KERNELS}", f"-I{PROGRAMS}"]
-    run([*command, str(PROGRAMS / "kernels_test.cpp"), "-o", str(program), "-pthread"])
+    run([*command, str(PROGRAMS / f"{source}.cpp"), "-o", str(program), "-pthread"])
     assert run([str(program)]).strip() == name
 
 
+@every_program
 @pytest.mark.parametrize("sanitizer", [THREAD, ADDRESS], ids=["thread", "address-undefined"])
-def test_kernels_under_a_sanitizer(tmp_path, sanitizer):
-    program = tmp_path / "kernels_test"
-    command = [compiler(), *STRICT, "-O1", "-g", *sanitizer.split(), f"-I{KERNELS}"]
-    command += [f"-I{PROGRAMS}", str(PROGRAMS / "kernels_test.cpp"), "-o", str(program)]
+def test_kernels_under_a_sanitizer(tmp_path, source, sanitizer):
+    program = tmp_path / source
+    command = [compiler(), *STRICT, "-O1", "-g1", *sanitizer.split(), f"-I{KERNELS}"]
+    command += [f"-I{PROGRAMS}", str(PROGRAMS / f"{source}.cpp"), "-o", str(program)]
     run([*command, "-pthread"])
     run([str(program)])
 
@@ -86,7 +91,11 @@ def test_arm64_compiles(builder):
     folders = [builder.headers("2026-08"), SOURCE / "include", SOURCE / "src", KERNELS, PROGRAMS]
     command = [cross, *STRICT, "-fsyntax-only", *(f"-I{folder}" for folder in folders)]
     sources = [SOURCE / "src" / "ops" / f"{name}.cpp" for name in VECTOR_SOURCES]
-    sources += [PROGRAMS / "kernels_test.cpp", SOURCE / "src" / "device_memory.cpp"]
+    sources += [
+        PROGRAMS / "native_test.cpp",
+        PROGRAMS / "kernels_test.cpp",
+        SOURCE / "src" / "device_memory.cpp",
+    ]
     run([*command, *map(str, sources)])
 
 

@@ -1,0 +1,197 @@
+// Kernels of the native lowering: paged attention against double precision, and to the last bit
+// whatever the batch, the chunks and the blocks; norm and rotation of heads.
+
+#include <algorithm>
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "check.hpp"
+#include "native/head.hpp"
+#include "native/paged_attention.hpp"
+
+using namespace qwen3::kernels;
+
+namespace {
+
+template <typename T>
+std::vector<T> random_values(std::size_t count, unsigned seed) {
+  std::mt19937 generator(seed);
+  std::normal_distribution<float> normal;
+  std::vector<T> values(count);
+  for (T& value : values) value = from_float<T>(normal(generator));
+  return values;
+}
+
+template <typename T, std::size_t kQueryHeads, std::size_t kHeads, std::size_t kHeadDim>
+struct Problem {
+  using Attention = PagedAttention<T, kQueryHeads, kHeads, kHeadDim>;
+  static constexpr std::size_t kRow = kQueryHeads * kHeadDim;
+  static constexpr std::size_t kKeyRow = kHeads * kHeadDim;
+
+  std::size_t length;
+  AttentionOptions options;
+  std::vector<T> q = random_values<T>(length * kRow, 1);
+  std::vector<T> k = random_values<T>(length * kKeyRow, 2);
+  std::vector<T> v = random_values<T>(length * kKeyRow, 3);
+
+  std::size_t num_blocks() const { return (length + kCacheBlock - 1) / kCacheBlock; }
+
+  // A cache in which this sequence lies in `blocks`; everything else holds NaN.
+  struct Cached {
+    std::vector<T> keys;
+    std::vector<T> values;
+  };
+  Cached cached(const std::vector<std::int32_t>& blocks) const {
+    const auto most = static_cast<std::size_t>(*std::max_element(blocks.begin(), blocks.end()));
+    const T nan = from_float<T>(std::nanf(""));
+    Cached cache{std::vector<T>((most + 1) * kCacheBlock * kKeyRow, nan), {}};
+    cache.values = cache.keys;
+    for (std::size_t position = 0; position < length; ++position) {
+      for (std::size_t head = 0; head < kHeads; ++head) {
+        const auto block = static_cast<std::size_t>(blocks[position / kCacheBlock]);
+        const std::size_t place =
+            Attention::Cache::offset(block, head) + position % kCacheBlock * kHeadDim;
+        const std::size_t source = position * kKeyRow + head * kHeadDim;
+        std::copy_n(&k[source], kHeadDim, &cache.keys[place]);
+        std::copy_n(&v[source], kHeadDim, &cache.values[place]);
+      }
+    }
+    return cache;
+  }
+
+  // Rows [start, start + count), all of one call.
+  std::vector<T> attend(Cached& cache, const std::vector<std::int32_t>& blocks, std::size_t start,
+                        std::size_t count) const {
+    std::vector<T> out(count * kRow);
+    const SequenceRows sequence{blocks.data(), 0, count, start};
+    Attention::run({out.data(), kRow}, {q.data() + start * kRow, kRow},
+                   {cache.keys.data(), cache.values.data()}, &sequence, 1, options);
+    return out;
+  }
+
+  double expected(std::size_t row, std::size_t head, std::size_t column) const {
+    const std::size_t kv = head / (kQueryHeads / kHeads);
+    const std::size_t first =
+        options.window > 0 && row + 1 > options.window ? row + 1 - options.window : 0;
+    std::vector<double> scores;
+    for (std::size_t key = first; key <= row; ++key) {
+      double score = 0.0;
+      for (std::size_t d = 0; d < kHeadDim; ++d) {
+        score += static_cast<double>(to_float(q[row * kRow + head * kHeadDim + d])) *
+                 to_float(k[key * kKeyRow + kv * kHeadDim + d]);
+      }
+      score *= options.scale;
+      scores.push_back(options.softcap > 0 ? options.softcap * std::tanh(score / options.softcap)
+                                           : score);
+    }
+    const double top = *std::max_element(scores.begin(), scores.end());
+    double total = 0.0, sum = 0.0;
+    for (std::size_t i = 0; i < scores.size(); ++i) {
+      const double weight = std::exp(scores[i] - top);
+      total += weight;
+      sum += weight * to_float(v[(first + i) * kKeyRow + kv * kHeadDim + column]);
+    }
+    return sum / total;
+  }
+};
+
+template <typename T>
+bool same_bits(const T* a, const T* b, std::size_t count) {
+  return std::memcmp(a, b, count * sizeof(T)) == 0;
+}
+
+template <typename T, std::size_t kQueryHeads, std::size_t kHeads, std::size_t kHeadDim>
+void attention(std::size_t length, AttentionOptions options, double tolerance) {
+  const Problem<T, kQueryHeads, kHeads, kHeadDim> problem{length, options};
+  constexpr std::size_t kRow = kQueryHeads * kHeadDim;
+  std::vector<std::int32_t> forth(problem.num_blocks()), back(forth.size());
+  for (std::size_t i = 0; i < forth.size(); ++i) {
+    forth[i] = static_cast<std::int32_t>(i);
+    back[i] = static_cast<std::int32_t>(2 * (forth.size() - i));
+  }
+  auto cache = problem.cached(forth);
+  const std::vector<T> whole = problem.attend(cache, forth, 0, length);
+  double worst = 0.0;
+  for (std::size_t row = 0; row < length; ++row) {
+    for (std::size_t i = 0; i < kRow; ++i) {
+      const double exact = problem.expected(row, i / kHeadDim, i % kHeadDim);
+      worst = std::max(worst, std::abs(to_float(whole[row * kRow + i]) - exact));
+    }
+  }
+  CHECK(worst <= tolerance);
+  auto elsewhere = problem.cached(back);
+  for (std::size_t chunk : {std::size_t{1}, std::size_t{7}, std::size_t{33}}) {
+    for (std::size_t start = 0; start < length; start += chunk) {
+      const std::size_t count = std::min(chunk, length - start);
+      const std::vector<T> part = problem.attend(elsewhere, back, start, count);
+      CHECK(same_bits(part.data(), whole.data() + start * kRow, part.size()));
+    }
+  }
+}
+
+void attention_of_many_shapes() {
+  attention<float, 4, 2, 14>(75, {0.3f, 0, 0.0f}, 2e-6);
+  attention<float, 4, 2, 14>(75, {0.3f, 8, 0.0f}, 2e-6);
+  attention<float, 4, 4, 16>(33, {0.25f, 1, 0.0f}, 2e-6);
+  attention<float, 7, 1, 20>(64, {0.2f, 33, 1.5f}, 4e-6);
+  attention<Bf16, 6, 2, 64>(70, {0.125f, 0, 0.0f}, 2e-2);
+  attention<F16, 2, 1, 33>(40, {0.2f, 5, 0.0f}, 2e-3);
+  attention<float, 40, 1, 8>(35, {0.3f, 0, 0.0f}, 2e-6);
+}
+
+// A query whose scores fall as keys come: every fold rescales by 1, every weight but the first is
+// tiny; and the other way round.
+void extreme_scores() {
+  for (const float scale : {-40.0f, 40.0f, 0.0f}) {
+    attention<float, 2, 2, 12>(66, {scale, 0, 0.0f}, 5e-5);
+  }
+}
+
+template <typename T>
+void heads(double tolerance) {
+  constexpr std::size_t kHeadDim = 22;
+  constexpr std::size_t kRotary = 12;
+  const std::vector<T> x = random_values<T>(kHeadDim, 4);
+  const std::vector<float> weight = random_values<float>(kHeadDim, 5);
+  std::vector<float> sine(kRotary / 2), cosine(kRotary / 2);
+  for (std::size_t i = 0; i < sine.size(); ++i) {
+    sine[i] = std::sin(static_cast<float>(i + 1));
+    cosine[i] = std::cos(static_cast<float>(i + 1));
+  }
+  for (const RopePairs pairs : {RopePairs::kHalves, RopePairs::kInterleaved}) {
+    std::vector<double> expected(kHeadDim);
+    double squares = 0.0;
+    for (const T& value : x) squares += static_cast<double>(to_float(value)) * to_float(value);
+    const double scale = 1.0 / std::sqrt(squares / kHeadDim + 0.01);
+    for (std::size_t j = 0; j < kHeadDim; ++j) expected[j] = to_float(x[j]) * weight[j] * scale;
+    for (std::size_t i = 0; i < kRotary / 2; ++i) {
+      const bool interleaved = pairs == RopePairs::kInterleaved;
+      double& a = expected[interleaved ? 2 * i : i];
+      double& b = expected[interleaved ? 2 * i + 1 : i + kRotary / 2];
+      const double first = a;
+      a = first * cosine[i] - b * sine[i];
+      b = first * sine[i] + b * cosine[i];
+    }
+    std::vector<T> y = x;
+    transform_head<kHeadDim>(y.data(), y.data(),
+                             {weight.data(), 0.01f, sine.data(), cosine.data(), kRotary, pairs});
+    for (std::size_t j = 0; j < kHeadDim; ++j) {
+      CHECK(std::abs(to_float(y[j]) - expected[j]) <= tolerance);
+    }
+  }
+  std::vector<T> same(kHeadDim);
+  transform_head<kHeadDim>(same.data(), x.data(), {});
+  CHECK(same_bits(same.data(), x.data(), kHeadDim));
+}
+
+}  // namespace
+
+int main() {
+  attention_of_many_shapes();
+  extreme_scores();
+  heads<float>(2e-6);
+  heads<Bf16>(2e-2);
+  std::printf("%s\n", simd::kInstructionSet);
+  return 0;
+}
