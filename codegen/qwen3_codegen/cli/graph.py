@@ -1,18 +1,22 @@
-"""``qwen3-codegen graph``: a model's graph as text or a Graphviz drawing."""
+"""``qwen3-codegen graph``: a model's graph as text or a picture, or the difference of two."""
 
 from __future__ import annotations
 
 import argparse
+import difflib
+from dataclasses import replace
 
 from qwen3_codegen.cli.options import add_spec_options, parse_overrides
+from qwen3_codegen.drawing import to_svg
 from qwen3_codegen.errors import CodegenError, nearest
 from qwen3_codegen.frontend import build_graph
 from qwen3_codegen.ir.graph import Graph
 from qwen3_codegen.ir.printer import format_graph, to_dot
-from qwen3_codegen.passes import PIPELINE, run_pipeline
+from qwen3_codegen.passes import PIPELINE, PIPELINES, run_pipeline
 from qwen3_codegen.spec.catalog import load_model
 
 _FRONTEND = "frontend"
+_EXIT_DIFFERENT = 1
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -29,29 +33,62 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_spec_options(parser)
     parser.add_argument("--after", metavar="PASS", help="stop after this pass")
-    parser.add_argument("--format", choices=("text", "dot"), default="text")
+    parser.add_argument(
+        "--lowering",
+        choices=tuple(PIPELINES),
+        default="portable",
+        help="whose passes to run (portable)",
+    )
+    parser.add_argument("--format", choices=("text", "dot", "svg"), default="text")
+    parser.add_argument(
+        "--diff",
+        metavar="NAME|FILE",
+        help="print what is different in the graph of this spec (--set and the like alter --spec "
+        "only); exit code 1 when something is, as diff does",
+    )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the graph on standard output."""
+    """Prints the graph, or the difference of two, on standard output."""
+    if args.diff is not None and args.format != "text":
+        raise CodegenError(
+            "differences are printed as text", got=f"--format {args.format}", expected="no --format"
+        )
     spec = load_model(
         args.spec,
         overrides=parse_overrides(args.overrides),
         ignore_config_keys=tuple(args.ignore_config_keys),
         architecture=args.arch,
     )
-    graph = _after(build_graph(spec), args.after)
-    print(format_graph(graph) if args.format == "text" else to_dot(graph), end="")
+    graph = _after(build_graph(spec), args.after, args.lowering)
+    if args.diff is not None:
+        other = _after(build_graph(load_model(args.diff)), args.after, args.lowering)
+        return _print_difference(graph, other, args.spec, args.diff)
+    printers = {"text": format_graph, "dot": to_dot, "svg": to_svg}
+    print(printers[args.format](graph), end="")
     return 0
 
 
-def _after(graph: Graph, name: str | None) -> Graph:
-    known = [_FRONTEND, *(step.name for step in PIPELINE)]
+def _print_difference(graph: Graph, other: Graph, name: str, other_name: str) -> int:
+    """Prints a unified diff; models' names and places in files do not count."""
+    first, second = (
+        format_graph(replace(each, name="model"), with_places=False).splitlines()
+        for each in (graph, other)
+    )
+    lines = list(difflib.unified_diff(first, second, name, other_name, n=2, lineterm=""))
+    for line in lines:
+        print(line)
+    return _EXIT_DIFFERENT if lines else 0
+
+
+def _after(graph: Graph, name: str | None, lowering: str) -> Graph:
+    passes = PIPELINES[lowering]
+    known = [_FRONTEND, *(step.name for step in passes)]
     if name is not None and name not in known:
         raise CodegenError(
             f"unknown pass '{name}'", expected=", ".join(known), hint=nearest(name, known)
         )
     stages: dict[str, Graph] = {}
-    last = run_pipeline(graph, stages.__setitem__)
+    last = run_pipeline(graph, stages.__setitem__, passes=passes)
     return stages[name] if name else last

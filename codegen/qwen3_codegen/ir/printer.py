@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from qwen3_codegen.ir.graph import AttributeValue, Graph, Node, Region, Value
 from qwen3_codegen.ir.weights import format_expression
 
-__all__ = ["format_graph", "format_node", "format_region", "to_dot"]
+__all__ = [
+    "format_attributes",
+    "format_graph",
+    "format_node",
+    "format_region",
+    "heading_of",
+    "to_dot",
+]
 
 
-def format_graph(graph: Graph) -> str:
+def format_graph(graph: Graph, *, with_places: bool = True) -> str:
     """Returns the whole graph as text, one line per weight and node.
 
-    Weights stand as ``@name``, other values as ``%name``; the place in the spec ends each node's
-    line as a comment.
+    Weights stand as ``@name``, other values as ``%name``.
+
+    Args:
+        graph: What to print.
+        with_places: End each node's line with its place in the spec, as a comment.
     """
     lines = [
         f"graph {graph.name}: {graph.dtype.value}, vocab_size {graph.vocab_size}, "
@@ -22,7 +32,7 @@ def format_graph(graph: Graph) -> str:
     ]
     lines += _rope_lines(graph)
     for region in graph.regions():
-        lines += ["", _heading(graph, region), *_body(region)]
+        lines += ["", _heading(graph, region), *_body(region, with_places=with_places)]
     return "\n".join(lines) + "\n"
 
 
@@ -38,7 +48,7 @@ def format_node(region: Region, node: Node) -> str:
     inputs = ", ".join(
         f"{role}={'@' if name in weights else '%'}{name}" for role, name in node.inputs.items()
     )
-    attributes = f" {_attributes(node.attributes)}" if node.attributes else ""
+    attributes = f" {format_attributes(node.attributes)}" if node.attributes else ""
     return f"{results} = {node.op}({inputs}){attributes}"
 
 
@@ -53,30 +63,38 @@ def _rope_lines(graph: Graph) -> Iterator[str]:
         )
 
 
-def _heading(graph: Graph, region: Region) -> str:
+def heading_of(graph: Graph, region: Region) -> str:
+    """Returns ``layers 0-27: full_attention {window=none}``: what a region is, without types."""
+    return _heading(graph, region, with_parameters=False)
+
+
+def _heading(graph: Graph, region: Region, *, with_parameters: bool = True) -> str:
+    signature = _signature(region, with_parameters=with_parameters)
     if region not in graph.layer_kinds:
-        return _signature(region)
+        return signature
     kind = graph.layer_kinds.index(region)
     layers = [layer for layer, scheduled in enumerate(graph.schedule) if scheduled == kind]
-    return f"layers {_ranges(layers)}: {_signature(region)}"
+    return f"layers {_ranges(layers)}: {signature}"
 
 
-def _signature(region: Region) -> str:
+def _signature(region: Region, *, with_parameters: bool = True) -> str:
     parameters = ", ".join(f"%{value.name}: {value.type}" for value in region.parameters)
-    attributes = f" {_attributes(region.attributes)}" if region.attributes else ""
-    return f"{region.name}({parameters}){attributes}"
+    attributes = f" {format_attributes(region.attributes)}" if region.attributes else ""
+    listed = f"({parameters})" if with_parameters else ""
+    return f"{region.name}{listed}{attributes}"
 
 
-def _body(region: Region) -> Iterator[str]:
+def _body(region: Region, *, with_places: bool = True) -> Iterator[str]:
     for weight in region.weights:
         yield f"  @{weight.name}: {weight.type} = {format_expression(weight.expression)}"
     for node in region.nodes:
-        yield f"  {format_node(region, node)}   # {node.location}"
+        place = f"   # {node.location}" if with_places else ""
+        yield f"  {format_node(region, node)}{place}"
     yield f"  return {', '.join(f'%{name}' for name in region.results)}"
 
 
-def _attributes(attributes: object) -> str:
-    assert hasattr(attributes, "items")
+def format_attributes(attributes: Mapping[str, AttributeValue]) -> str:
+    """Returns ``{eps=1e-06, offset=0.0}``."""
     return "{" + ", ".join(f"{name}={_literal(value)}" for name, value in attributes.items()) + "}"
 
 
