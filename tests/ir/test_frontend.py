@@ -307,6 +307,17 @@ FAULTS: list[tuple[tuple[str, ...], str, int]] = [
     (("h = h * linear(h, weight=w, out=13)",), "'mul': factors do not fit each other", 1),
     (("h = linear(h, weight=w, out=0)",), "'out' is no whole number above zero", 1),
     (("h = linear(h, weight=w, out=[3, 4.0])",), "'out' is no whole number above zero", 1),
+    (("h = linear(h, weight=w, out=[2, 2**31])",), "'linear': 'out' is too large", 1),
+    (
+        ("q = reshape(h, [2, 6])", "h = attention(q, q, q, scale=1, window=2**40)"),
+        "'attention': 'window' is too large",
+        2,
+    ),
+    (
+        ("h = linear(h, weight=rows(w, 2**40, 12), out=12)",),
+        "'2 \\*\\* 40' must be a whole number",
+        1,
+    ),
     (("h = linear(h, weight=w, out=true)",), "'out' is no whole number above zero", 1),
     (("h = linear(h, weight=w, out=12, bias=1)",), "'bias' is no boolean", 1),
     (("h = rms_norm(h, weight=w, eps='x')",), "'eps' is no number", 1),

@@ -84,6 +84,7 @@ FLAWS = [
             "a if true else concat(a, b)",
         )
     ),
+    (NORM, "- x = rms_norm(h, weight=concat(a, b[expert]))", "'concat' joins rows of tensors"),
     (EMBEDDING, f"{EMBEDDING}\n  - h = rope(h, table='rope')", "'rope' works only inside layers"),
     (LOGITS, "- h = attention(h, h, h, scale=1)", "'attention' works only inside layers"),
     (LOGITS, "- h = causal_conv1d(h, weight=c, kernel=4)", "'causal_conv1d' works only inside l"),

@@ -91,6 +91,20 @@ def test_an_imported_spec_may_get_another_name(tmp_path: Path, capsys) -> None:
     assert (load_model(str(output)).name, load_model(str(again)).name) == ("mine", "other")
 
 
+def test_an_imported_spec_keeps_how_to_talk_to_the_model(tmp_path: Path, capsys) -> None:
+    first, second = tmp_path / "first.yaml", tmp_path / "second.yaml"
+    assert main(["import", "qwen3-0.6b", "-o", str(first)]) == 0
+    assert "chat:" not in first.read_text()
+    chat = 'system_prompt: "Say: no"\n  sampling: {temperature: 0.25, top_k: 20, min_p: 0.5}'
+    first.write_text(f"{first.read_text()}chat:\n  {chat}\n")
+    assert main(["import", str(first), "-o", str(second)]) == 0
+    capsys.readouterr()
+    assert load_model(str(second)).chat == load_model(str(first)).chat
+    assert second.read_text().endswith(
+        'chat:\n  system_prompt: "Say: no"\n  sampling:\n    temperature: 0.25\n    min_p: 0.5\n'
+    )
+
+
 def test_import_does_not_overwrite_unasked(tmp_path: Path, capsys) -> None:
     folder, output = write_config(tmp_path / "checkpoint"), tmp_path / "mine.yaml"
     output.write_text("precious")

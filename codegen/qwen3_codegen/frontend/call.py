@@ -13,6 +13,7 @@ from qwen3_codegen.errors import SpecError
 from qwen3_codegen.frontend.region_builder import RegionBuilder
 from qwen3_codegen.frontend.weights import WeightScope
 from qwen3_codegen.ir.graph import AttributeValue, Value
+from qwen3_codegen.spec.config_fields import LARGEST_SIZE
 from qwen3_codegen.spec.evaluation import to_text
 from qwen3_codegen.spec.model import ModelSpec
 from qwen3_codegen.spec.source import SourceLocation
@@ -70,6 +71,7 @@ class CallSite:
         """Returns a whole number above zero."""
         value = self._read(name, _is_size, "whole number above zero")
         assert isinstance(value, int)
+        self._check_bounds(name, (value,))
         return value
 
     def optional_size(self, name: str) -> int | None:
@@ -86,7 +88,17 @@ class CallSite:
             return bool(items) and all(map(_is_size, items))
 
         value = self._read(name, fits, "whole number above zero or list of them")
-        return value if isinstance(value, tuple) else (value,)
+        sizes = value if isinstance(value, tuple) else (value,)
+        self._check_bounds(name, sizes)
+        return sizes
+
+    def _check_bounds(self, name: str, sizes: tuple[int, ...]) -> None:
+        if max(sizes) > LARGEST_SIZE:
+            raise self.fail(
+                f"'{name}' is too large",
+                got=f"{to_text(self.arguments[name])}, which is {max(sizes)}",
+                expected=f"at most {LARGEST_SIZE}",
+            )
 
     def number(self, name: str) -> float:
         """Returns a finite number that float32 can hold."""

@@ -9,6 +9,7 @@ from itertools import count
 
 from qwen3_codegen.errors import SpecError
 from qwen3_codegen.frontend.tensor_shapes import TensorShapes
+from qwen3_codegen.spec.config_fields import LARGEST_SIZE
 from qwen3_codegen.spec.evaluation import to_text
 from qwen3_codegen.spec.source import SourceLocation
 from qwen3_codegen.spec.syntax import (
@@ -212,12 +213,12 @@ class WeightScope:
 
     def _whole(self, syntax: Expression, least: int) -> int:
         value = self.evaluate(syntax)
-        if type(value) is not int or value < least:
+        if type(value) is not int or not least <= value <= LARGEST_SIZE:
             raise SpecError(
                 f"'{to_text(syntax)}' must be a whole number",
                 where=self.location,
                 got=value,
-                expected=f"at least {least}",
+                expected=f"{least} to {LARGEST_SIZE}",
             )
         return value
 

@@ -16,6 +16,7 @@ from qwen3_codegen.spec.yaml_loader import kind_of
 
 __all__ = [
     "DTYPE_FIELDS",
+    "LARGEST_SIZE",
     "check_field_names",
     "derive_fields",
     "read_fields",
@@ -24,7 +25,7 @@ __all__ = [
 
 DTYPE_FIELDS = ("torch_dtype", "dtype")
 """The older and the newer name of the checkpoint's dtype."""
-_LARGEST_INT = 2**31 - 1
+LARGEST_SIZE = 2**31 - 1
 """Engines hold sizes and indices in 32 bits."""
 _LEAST_FLOAT = 2.0**-149
 """The smallest float32 above zero."""
@@ -297,7 +298,7 @@ def _check_range(field: ConfigField, kind: str, value: Any, fail: Any) -> None:
     if least is not None and (value <= least if field.exclusive else value < least):
         bound = f"{'above' if field.exclusive else 'at least'} {least:g}"
         raise fail("is too small", bound)
-    largest = _MAX_LAYERS if field.name == "num_hidden_layers" else _LARGEST_INT
+    largest = _MAX_LAYERS if field.name == "num_hidden_layers" else LARGEST_SIZE
     if kind == "int" and value > largest:
         raise fail("is too large", f"at most {largest}")
     if kind == "float" and not abs(value) <= 3.4e38:

@@ -32,7 +32,25 @@ def model_yaml(spec: ModelSpec, *, architecture: str) -> str:
         lines += _entry(key, source[key], indent=2)
     if spec.ignored_config_keys:
         lines += _entry("ignore_config_keys", spec.ignored_config_keys, indent=0)
+    if chat := _own_chat(spec):
+        lines += _entry("chat", chat, indent=0)
     return "\n".join(lines) + "\n"
+
+
+def _own_chat(spec: ModelSpec) -> dict[str, ConfigValue]:
+    """Returns what the model says of itself about chat, and its architecture does not."""
+    own, inherited = spec.chat, spec.architecture.chat
+    chat: dict[str, ConfigValue] = {
+        key: getattr(own, key)
+        for key in ("system_prompt", "tool_format", "reasoning_format")
+        if getattr(own, key) not in (None, getattr(inherited, key))
+    }
+    sampling = {
+        key: value
+        for key, value in own.sampling.items()
+        if key not in inherited.sampling or inherited.sampling[key] != value
+    }
+    return {**chat, "sampling": sampling} if sampling else chat
 
 
 def _written_fields(spec: ModelSpec) -> Iterator[str]:

@@ -91,6 +91,12 @@ def check_weight(expression: Expression, location: SourceLocation) -> None:
         case Call(function="concat", arguments=paths, keywords=()) if len(paths) > 1:
             for path in paths:
                 check_weight(path, location)
+            if _EXPERT in _indices(expression):
+                raise SpecError(
+                    "'concat' joins rows of tensors, and one path with [expert] is many tensors",
+                    where=location,
+                    got=to_text(expression),
+                )
         case Call(function="tensor", arguments=(path,), keywords=()):
             _check_path(path, location)
         case _:
