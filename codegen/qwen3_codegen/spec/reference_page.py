@@ -35,13 +35,16 @@ _CONFIG_JSON = """\
 A checkpoint needs no model spec: its config.json is read by the rules of the architecture that
 lists its `model_type` (`--arch NAME` chooses another). Each field is *consumed*, *must equal* a
 value, or is *inert*; any other field is an error that names it, unless `--ignore-config-key FIELD`
-vouches for it. `--set FIELD=VALUE` overrides a field; lists and mappings are written as JSON.
+vouches for it. `--set FIELD=VALUE` overrides a field under any of its names, wherever the file has
+it; lists and mappings are written as JSON.
 
 - Both generations are read: `rope_theta`, `rope_scaling`, `torch_dtype`, and `rope_parameters`,
   `dtype`. Where both say something, they must agree.
 - Windows follow transformers. Without `use_sliding_window: true` a `sliding_window` has no effect
   in Qwen2 and Qwen3, which is said; without `layer_types`, layers from `max_window_layers` on
   slide.
+- Without a `rope_theta` the architecture's default is used, which is said. A rope `factor` is at
+  least 1, and `beta_fast` at least `beta_slow`.
 - A list with an entry per layer must have as many entries as there are layers.
 """
 
