@@ -145,6 +145,8 @@ def _take(lock: Path, held: ExitStack) -> None:
 
 def _delete(folder: Path) -> None:
     """Takes a folder out of sight at once, so that half of it never looks like all of it."""
+    if not folder.exists():  # somebody else has cleared it since it was listed
+        return
     hidden = folder
     if not folder.name.startswith("."):
         hidden = folder.with_name(f".{folder.name}.cleared")

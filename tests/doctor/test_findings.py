@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import stat
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -160,3 +162,22 @@ def test_a_clang_on_the_path_is_nobodys(tmp_path):
 def test_the_interpreter_is_named():
     first = next(python_environment.python_findings())
     assert sys.executable in first.found
+
+
+@pytest.mark.parametrize("package", ["cmake", "huggingface_hub", "yaml"])
+def test_a_package_that_is_missing_does_not_end_the_report(package):
+    """The doctor runs where an import fails, or it could not say which."""
+    program = (
+        "import sys\n"
+        f"sys.modules[{package!r}] = None\n"
+        "from qwen3_codegen.cli.main import main\n"
+        "sys.exit(main(['doctor']))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    assert done.stdout.startswith("ok       Python")
+    if package == "yaml":  # nothing can be read, but the packages were looked at
+        assert re.search(r"^(ok|missing) +packag", done.stdout, re.MULTILINE)
+    else:
+        assert done.returncode == 1
+        assert re.search(rf"^missing .*{package}", done.stdout, re.MULTILINE)

@@ -21,6 +21,8 @@ class StubRepository:
     files: Mapping[str, bytes]
     commit: str = COMMIT
     is_gated: bool = False
+    announced: Mapping[str, int] = field(default_factory=dict)
+    """Sizes that are said of files instead of the true ones."""
 
 
 @dataclass
@@ -101,7 +103,8 @@ class _Handler(BaseHTTPRequestHandler):
         repository = self._repository(name, revision)
         if repository is None:
             return
-        siblings = [{"rfilename": n, "size": len(c)} for n, c in repository.files.items()]
+        sizes = {n: len(c) for n, c in repository.files.items()} | dict(repository.announced)
+        siblings = [{"rfilename": name, "size": size} for name, size in sizes.items()]
         answer = {"id": name, "sha": repository.commit, "siblings": siblings}
         self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 

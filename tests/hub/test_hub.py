@@ -258,6 +258,14 @@ def test_an_index_that_names_what_is_not_there(shard, says, run, hub, tiny_files
     assert says in generate(run).refused()
 
 
+def test_a_model_that_does_not_fit_the_disk(run, hub):
+    hub.repositories[TINY].announced = {WEIGHTS: 10**18}
+    error = generate(run).refused()
+    assert "does not fit the disk" in error
+    assert "1000000000.00 GB" in error
+    assert hub.asked_for(f"/{WEIGHTS}") == []
+
+
 def test_a_spec_is_no_checkpoint(run, hub):
     error = run("generate", "--model", "qwen3-1.7b", *ASK).refused()
     assert "qwen3-1.7b is a spec, which has no weights" in error

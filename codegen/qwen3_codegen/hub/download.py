@@ -78,7 +78,8 @@ class Repository:
 
     def require_room(self, files: Iterable[RemoteFile]) -> None:
         """Raises HubError when the disk cannot hold these files."""
-        needed = sum(file.num_bytes for file in files)
+        begun = sum(file.stat().st_size for file in self._folder.glob("blobs/*.incomplete"))
+        needed = max(0, sum(file.num_bytes for file in files) - begun)
         there = next(path for path in self._folder.parents if path.is_dir())
         free = shutil.disk_usage(there).free
         if needed > free:
@@ -106,9 +107,12 @@ class Repository:
         if etag is None or size is None or not _ETAG.fullmatch(etag):
             raise HubError("the hub does not say what a file is", where=url, got=f"etag {etag!r}")
         blob = self._folder / "blobs" / etag
-        blob.parent.mkdir(parents=True, exist_ok=True)
+        # The library's own lock, so that its other users wait instead of downloading it, too.
+        lock = self._folder.parent / ".locks" / self._folder.name / f"{etag}.lock"
+        for folder in (blob.parent, lock.parent):
+            folder.mkdir(parents=True, exist_ok=True)
         incomplete = blob.with_name(f"{etag}.incomplete")
-        with FileLock(blob.with_name(f"{etag}.lock")):
+        with FileLock(lock):
             if not blob.is_file():
                 _fill(incomplete, url, size, advance)
                 _check(incomplete, url, etag)
