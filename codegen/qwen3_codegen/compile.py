@@ -6,8 +6,9 @@ Reads top to bottom like the pipeline: spec, graph, passes, plan, emission, buil
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from qwen3_codegen.build.builder import BuildRequest, BuildResult, build_engine
@@ -26,12 +27,25 @@ from qwen3_codegen.passes import PIPELINES, run_pipeline
 from qwen3_codegen.plan.digest import content_digest
 from qwen3_codegen.plan.planner import PlanRequest, plan_engine
 from qwen3_codegen.plan.records import EnginePlan, TargetPlan
+from qwen3_codegen.spec.config_source import parse_overrides
 from qwen3_codegen.spec.device import DeviceSpec
 from qwen3_codegen.spec.model import ModelSpec
 from qwen3_codegen.spec.resolve import with_dtype
 
 EMBEDDED = "embedded"
 _MODULE_NAME = re.compile(r"[^a-z0-9]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spelling:
+    """How the user named things, for the command that makes an engine again."""
+
+    spec: str | None = None
+    """None takes the model's name."""
+    dev: str | None = None
+    """None takes the device's name."""
+    arch: str | None = None
+    """None: the architecture that the model names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +63,7 @@ class CompileOptions:
     """None takes the device's; an installed InfiniCore is always called portably."""
     dump_ir: Path | None = None
     """Folder for the graph after every pass."""
+    spelling: Spelling = field(default_factory=Spelling)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +127,7 @@ def plan_model(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> 
         transpose_linear_weights=device.transpose_linear_weights,
         ignored_tensors=spec.architecture.checkpoint.ignore,
         spec_facts=_spec_facts(spec),
+        overrides=_overrides(spec),
         digests={"spec": content_digest(spec), "device": content_digest(device)},
     )
     graph = make_graph(spec, options.dump_ir, lowering=target.lowering)
@@ -158,17 +174,32 @@ def build_model(
 
 
 def _command(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> str:
-    """The command line that makes an engine again, without paths of this machine."""
-    words = ["qwen3-codegen build", f"--spec {spec.name}", f"--dev {device.label}"]
+    """The command line that makes an engine again; of a path it has the last part alone."""
+    named = options.spelling
+    words = ["qwen3-codegen", "build", "--spec", _without_folders(named.spec or spec.name)]
+    words += ["--dev", _without_folders(named.dev or device.label)]
+    if named.arch is not None:
+        words += ["--arch", _without_folders(named.arch)]
+    for key, text in spec.overrides.items():
+        words += ["--set", f"{key}={text}"]
+    for key in spec.ignored_config_keys:
+        words += ["--ignore-config-key", key]
     if options.dtype is not None:
-        words.append(f"--dtype {options.dtype.value}")
+        words += ["--dtype", options.dtype.value]
     if options.infinicore != EMBEDDED:
-        words.append(f"--infinicore {Path(options.infinicore).name}")
+        words += ["--infinicore", _without_folders(options.infinicore)]
     if options.lowering is not None:
-        words.append(f"--lowering {options.lowering}")
+        words += ["--lowering", options.lowering]
     if options.release is not None:
-        words.append(f"--infinicore-api {options.release}")
-    return " ".join(words)
+        words += ["--infinicore-api", options.release]
+    if options.isa != CompileOptions().isa:
+        words += ["--isa", options.isa]
+    return shlex.join(words)
+
+
+def _without_folders(text: str) -> str:
+    """A name as it is, a path without what only this machine has."""
+    return Path(text).name or Path(text).resolve().name
 
 
 def _dtype(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> DType:
@@ -232,6 +263,14 @@ def _spec_facts(spec: ModelSpec) -> Mapping[str, object]:
     return {name: _plain(value) for name, value in spec.config.items()}
 
 
+def _overrides(spec: ModelSpec) -> Mapping[str, object]:
+    parsed = parse_overrides(spec.overrides)
+    return {
+        "config": {name: _plain(value) for name, value in parsed.items()},
+        "ignored_config_keys": list(spec.ignored_config_keys),
+    }
+
+
 def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
@@ -244,6 +283,7 @@ __all__ = [
     "EMBEDDED",
     "CompileOptions",
     "CompiledPlan",
+    "Spelling",
     "build_model",
     "emit_model",
     "make_graph",

@@ -13,6 +13,7 @@ from qwen3_codegen.build.cache import content_key
 from qwen3_codegen.compile import (
     EMBEDDED,
     CompileOptions,
+    Spelling,
     build_model,
     make_graph,
     plan_model,
@@ -104,6 +105,7 @@ class LLM:
             release=infinicore_api,
             isa=isa,
             lowering=lowering,
+            spelling=Spelling(dev=dev, arch=arch),
         )
         if engine == "interpreter":
             refuse_compiled_options(dev, options)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from qwen3_codegen.cli.options import (
@@ -12,10 +14,21 @@ from qwen3_codegen.cli.options import (
     parse_overrides,
     refuse_unavailable,
 )
-from qwen3_codegen.compile import CompiledPlan, CompileOptions, build_model, emit_model, plan_model
+from qwen3_codegen.compile import (
+    CompiledPlan,
+    CompileOptions,
+    Spelling,
+    build_model,
+    emit_model,
+    plan_model,
+)
 from qwen3_codegen.progress import format_bytes, say, status
 from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.spec.device import load_device, parse_dtype
+from qwen3_runtime.engine.manifest import MANIFEST_FILE
+
+_CONFIGURATION = ("architecture", "device", "infinicore", "dtype", "rope", "overrides")
+"""Entries of a manifest, beside the config, that make an engine another one."""
 
 _EXAMPLES = """\
 examples:
@@ -73,9 +86,11 @@ def run(args: argparse.Namespace) -> int:
         isa=args.isa,
         lowering=args.lowering,
         dump_ir=args.dump_ir,
+        spelling=Spelling(spec=args.spec, dev=args.dev, arch=args.arch),
     )
     compiled = plan_model(spec, load_device(args.dev), options)
     say(summary(compiled))
+    _announce_replacement(args.out / compiled.plan.module_name, compiled)
     if args.emit_only:
         directory, what = emit_model(compiled, args.out), "emitted"
     else:
@@ -85,6 +100,30 @@ def run(args: argparse.Namespace) -> int:
     say(f"{what} in {time.monotonic() - started:.1f} s")
     print(directory)
     return 0
+
+
+def _announce_replacement(directory: Path, compiled: CompiledPlan) -> None:
+    """Says when an engine of another configuration lies where this one goes.
+
+    An engine's folder is named after model and device alone.
+    """
+    try:
+        old = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    new = json.loads(compiled.files[MANIFEST_FILE])
+    if isinstance(old, dict) and (different := _differences(old, new)):
+        say(f"note: replaces the engine in {directory}, which has another {', '.join(different)}")
+
+
+def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """Names of what two manifests disagree on, config fields one by one."""
+    configs = old.get("config"), new.get("config")
+    fields = []
+    if isinstance(configs[0], dict) and isinstance(configs[1], dict):
+        names = dict.fromkeys([*configs[0], *configs[1]])
+        fields = [name for name in names if configs[0].get(name) != configs[1].get(name)]
+    return fields + [key for key in _CONFIGURATION if old.get(key) != new.get(key)]
 
 
 def summary(compiled: CompiledPlan) -> str:

@@ -9,6 +9,7 @@ import json
 
 from qwen3_codegen.plan.digest import content_digest
 from qwen3_codegen.plan.records import EnginePlan, RegionPlan, WeightPlan
+from qwen3_codegen.spec.model import RopeTable
 from qwen3_runtime.checkpoint.transform import to_json
 from qwen3_runtime.engine.manifest import MANIFEST_FORMAT
 
@@ -32,6 +33,8 @@ def manifest_text(plan: EnginePlan) -> str:
         "max_position_embeddings": plan.max_position_embeddings,
         "num_layers": plan.num_layers,
         "config": dict(plan.spec_facts),
+        "rope": {name: _rope(table) for name, table in plan.rope_tables.items()},
+        "overrides": dict(plan.overrides),
         "cache_groups": [
             {
                 "name": group.name,
@@ -67,6 +70,15 @@ def manifest_text(plan: EnginePlan) -> str:
         "sha256": {**plan.digests, "plan": content_digest(plan)},
     }
     return json.dumps(manifest, indent=2, ensure_ascii=True) + "\n"
+
+
+def _rope(table: RopeTable) -> dict[str, object]:
+    return {
+        **dict(table.parameters),
+        "rotary_dim": table.rotary_dim,
+        "interleaved": table.interleaved,
+        "attention_factor": table.attention_factor,
+    }
 
 
 def _weight(weight: WeightPlan, kind: RegionPlan | None) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.infinicore.api import InfiniCoreApi
@@ -42,6 +42,8 @@ class PlanRequest:
     transpose_linear_weights: bool
     ignored_tensors: tuple[str, ...]
     spec_facts: Mapping[str, object]
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    """What the user changed of the description, for the manifest."""
     digests: Mapping[str, str]
 
 
@@ -117,6 +119,7 @@ class _Planner:
             memory=self._memory(prologue, kinds, cache_groups, buffers),
             ignored_tensors=request.ignored_tensors,
             spec_facts=request.spec_facts,
+            overrides=request.overrides,
             digests=request.digests,
         )
 

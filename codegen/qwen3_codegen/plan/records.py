@@ -310,6 +310,8 @@ class EnginePlan:
     """Shell patterns of checkpoint tensors that may be left over."""
     spec_facts: Mapping[str, object]
     """The resolved configuration, for the manifest."""
+    overrides: Mapping[str, object]
+    """What the user changed of the description, for the manifest."""
     digests: Mapping[str, str]
     """Hashes of what the plan was made of, ``spec`` and ``device``."""
 

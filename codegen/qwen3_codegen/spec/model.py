@@ -99,6 +99,8 @@ class RopeTable:
     long_inv_freq: tuple[float, ...] | None = None
     """longrope: used instead of ``inv_freq`` when max_model_len exceeds ``long_threshold``."""
     long_threshold: int | None = None
+    parameters: tuple[tuple[str, object], ...] = field(default=(), compare=False)
+    """What the table was computed from, under transformers' names; for people to read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +123,8 @@ class ModelSpec:
     notes: tuple[str, ...]
     """One-line facts the user should know, e.g. that a sliding_window has no effect."""
     ignored_config_keys: tuple[str, ...]
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    """``--set`` values by field, as the user wrote them."""
     location: SourceLocation
 
     def size(self, name: str) -> int:

@@ -92,6 +92,7 @@ def resolve_model(
         huggingface_config=dict(given.values),
         notes=tuple(note for note in notes if note),
         ignored_config_keys=tuple(key for key in ignore_config_keys if key in source.values),
+        overrides=dict(overrides or {}),
         location=location,
     )
 

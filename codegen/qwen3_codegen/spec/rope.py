@@ -88,6 +88,7 @@ def rope_table(
         attention_factor=attention_factor,
         long_inv_freq=None if long is None else tuple(long.tolist()),
         long_threshold=threshold,
+        parameters=tuple(sorted(parameters.items())),
     )
 
 
