@@ -129,33 +129,18 @@ void Engine::full_attention_layer(size_t layer) {
   // qwen3.yaml:64: v = reshape(v_proj_linear) {shape=[8, 128]}
   const Tensor v = v_proj_linear.unflatten(1, 8, 128);  // [num_tokens, 8, 128]
 
-  // qwen3.yaml:65: q_rms_norm = rms_norm(q, q_norm) {eps=1e-06}
-  const Tensor q_rms_norm = q;  // [num_tokens, 16, 128]
-  native::RmsNorm<Element, 16, 128>::run(q_rms_norm, q, w.q_norm, 1e-06f);
-
-  // qwen3.yaml:66: k_rms_norm = rms_norm(k, k_norm) {eps=1e-06}
-  const Tensor k_rms_norm = k;  // [num_tokens, 8, 128]
-  native::RmsNorm<Element, 8, 128>::run(k_rms_norm, k, w.k_norm, 1e-06f);
-
-  // qwen3.yaml:67: q_rope = rope(q_rms_norm) {table=rope}
-  const Tensor q_rope = q_rms_norm;  // [num_tokens, 16, 128]
-  native::TransformHeads<Element, 16, 128>::run(
-      q_rope, q_rms_norm,
-      {nullptr, 0.0f, &rope_.rope, /*rotary_dim=*/128, native::RopePairs::kHalves},
-      batch_->positions.data);
-
-  // qwen3.yaml:67: k_rope = rope(k_rms_norm) {table=rope}
-  const Tensor k_rope = k_rms_norm;  // [num_tokens, 8, 128]
-  native::TransformHeads<Element, 8, 128>::run(
-      k_rope, k_rms_norm,
-      {nullptr, 0.0f, &rope_.rope, /*rotary_dim=*/128, native::RopePairs::kHalves},
-      batch_->positions.data);
-
-  // qwen3.yaml:68: a = attention(q_rope, k_rope, v) {scale=0.088388348}
+  // qwen3.yaml:68: a = rotary_attention(q, k, v, q_norm=q_norm, k_norm=k_norm) {scale=0.088388348,
+  // table=rope, eps=1e-06}
+  const Tensor q_rotated = q;  // [num_tokens, 16, 128]
   const Tensor a = buffer_1_.shaped({num_tokens, 16, 128});  // [num_tokens, 16, 128]
-  native::AppendKeyValue<Element, 8, 128>::run(cache_[layer], sequences(layer), k_rope, v, {});
+  native::TransformHeads<Element, 16, 128>::run(
+      q_rotated, q, {native::floats(w.q_norm), 1e-06f, &rope_.rope, 128, native::kHalves},
+      batch_->positions.data);
+  native::AppendKeyValue<Element, 8, 128>::run(
+      cache_[layer], sequences(layer), k, v,
+      {native::floats(w.k_norm), 1e-06f, &rope_.rope, 128, native::kHalves});
   native::PagedAttention<Element, 16, 8, 128>::run(
-      a, q_rope, cache_[layer], sequences(layer),
+      a, q_rotated, cache_[layer], sequences(layer),
       {/*scale=*/0.088388346f, /*window=*/0, /*softcap=*/0.0f});
 
   // qwen3.yaml:69: a_reshape = reshape(a) {shape=[2048]}

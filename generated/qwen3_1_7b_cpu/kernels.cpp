@@ -16,9 +16,6 @@ template struct Linear<Element, 2048, 6144>;
 template struct Linear<Element, 6144, 2048>;
 template struct PagedAttention<Element, 16, 8, 128>;
 template struct RmsNorm<Element, 1, 2048>;
-template struct RmsNorm<Element, 16, 128>;
-template struct RmsNorm<Element, 8, 128>;
 template struct TransformHeads<Element, 16, 128>;
-template struct TransformHeads<Element, 8, 128>;
 
 }  // namespace qwen3::native

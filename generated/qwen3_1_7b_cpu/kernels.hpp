@@ -22,9 +22,6 @@ extern template struct Linear<Element, 2048, 6144>;
 extern template struct Linear<Element, 6144, 2048>;
 extern template struct PagedAttention<Element, 16, 8, 128>;
 extern template struct RmsNorm<Element, 1, 2048>;
-extern template struct RmsNorm<Element, 16, 128>;
-extern template struct RmsNorm<Element, 8, 128>;
 extern template struct TransformHeads<Element, 16, 128>;
-extern template struct TransformHeads<Element, 8, 128>;
 
 }  // namespace qwen3::native

@@ -219,6 +219,13 @@ def test_near_misses(model, offline, run, hub):
     assert "did you mean 'Qwen/Qwen3-1.7B'? Its spec here is qwen3-1.7b" in error
 
 
+def test_a_name_that_is_right_is_not_corrected(run, hub):
+    for offline in ("0", "1"):
+        assert (
+            "did you mean" not in generate(run, "Qwen/Qwen3-8B", HF_HUB_OFFLINE=offline).refused()
+        )
+
+
 def test_a_revision_that_is_not_there(run, hub):
     error = generate(run, f"{TINY}@v9").refused()
     assert "no revision 'v9'" in error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from qwen3_codegen.ir.ops import OPS, OpRuleError
 from qwen3_codegen.ir.ops.activation import ACTIVATIONS
 from qwen3_codegen.ir.ops.page import render_page
 from qwen3_codegen.ir.ops.step import RopeAngles, Step
+from qwen3_codegen.paths import cpp_dir
+from qwen3_codegen.plan.native.lowerings import LOWERINGS as NATIVE_LOWERINGS
 from qwen3_codegen.plan.portable.lowerings import LOWERINGS
 from qwen3_codegen.spec import functions as spec_functions
 
@@ -36,6 +39,11 @@ GOOD: dict[str, tuple[dict[str, tuple[Any, ...]], dict[str, Any], tuple[tuple[An
     "attention": (
         {"q": (T, 4, 6), "k": (T, 2, 6), "v": (T, 2, 5)},
         {"scale": 1.0, "window": None, "softcap": None},
+        ((T, 4, 5),),
+    ),
+    "rotary_attention": (
+        {"q": (T, 4, 6), "k": (T, 2, 6), "v": (T, 2, 5), "q_norm": (6,), "k_norm": (6,)},
+        {"scale": 1.0, "window": None, "softcap": None, "table": "rope", "eps": 1e-6},
         ((T, 4, 5),),
     ),
     "add": ({"a": (T, 4), "b": (T, 4)}, {}, ((T, 4),)),
@@ -224,13 +232,24 @@ def test_inputs_of_concat_are_numbered() -> None:
 def test_statement_functions_and_ops_agree() -> None:
     assert set(EMITTERS) == set(spec_functions.FUNCTIONS)
     assert set(spec_functions.ACTIVATIONS) == set(ACTIVATIONS)
-    inserted = {"add", "mul", "scale", "swiglu", "gather_rows"}
+    inserted = {"add", "mul", "scale", "swiglu", "gather_rows", "rotary_attention"}
     assert set(OPS) - set(EMITTERS) == inserted
 
 
 def test_the_portable_lowering_does_what_the_table_says() -> None:
     promised = {name for name, op in OPS.items() if op.lowerings["portable"].refusal is None}
     assert promised == set(LOWERINGS)
+
+
+def test_the_native_lowering_does_what_the_table_says() -> None:
+    promised = {name for name, op in OPS.items() if op.lowerings["native"].refusal is None}
+    assert promised == set(NATIVE_LOWERINGS)
+
+
+def test_native_kernels_are_classes_of_the_header() -> None:
+    header = (cpp_dir() / "engine" / "native" / "ops.hpp").read_text(encoding="utf-8")
+    classes = set(re.findall(r"^template <class T.*>\nstruct (\w+) \{", header, re.MULTILINE))
+    assert classes == {name for op in OPS.values() for name in op.lowerings["native"].operators}
 
 
 def test_the_op_page_is_up_to_date() -> None:

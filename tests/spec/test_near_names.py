@@ -44,6 +44,7 @@ def test_ids_keep_the_writing_of_the_user():
         "the nearest model with a spec here is minicpm-2b-sft"
     )
     assert nearest_model("qwen3-1.5b", NAMES) == "did you mean 'qwen3-1.7b'?"
+    assert nearest_model("Qwen/Qwen3-8B", NAMES) == "its spec here is qwen3-8b"
     assert nearest_model("somebody/zebra", NAMES) is None
 
 

@@ -146,8 +146,8 @@ def _head_options(options: HeadOptions) -> str:
         pairs = "kInterleaved" if table.interleaved else "kHalves"
         fields += [
             f"&rope_.{member_name(table.name)}",
-            f"/*rotary_dim=*/{table.rotary_dim}",
-            f"native::RopePairs::{pairs}",
+            str(table.rotary_dim),
+            f"native::{pairs}",
         ]
     return f"{{{', '.join(fields)}}}"
 

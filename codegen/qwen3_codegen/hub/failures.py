@@ -88,12 +88,18 @@ def hub_failures(model: ModelId) -> Iterator[None]:
 
 def not_cached(model: ModelId, cause: Unreachable) -> HubError:
     """Adds to what was said the nearest model there is, which helps those who mistyped."""
-    near = nearest_model(model.repository, model_names())
+    near = _nearest(model)
     if near is None or cause.hint is None:
         return cause
     return HubError(
         cause.message, where=cause.where, got=cause.got, hint=f"{near}; otherwise {cause.hint}"
     )
+
+
+def _nearest(model: ModelId) -> str | None:
+    """A hint for who mistyped; a name that has a spec here was not mistyped."""
+    names = model_names()
+    return None if model.name.lower() in names else nearest_model(model.repository, names)
 
 
 def _first_line(error: Exception) -> str:

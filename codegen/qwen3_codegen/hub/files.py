@@ -30,7 +30,6 @@ _SMALL = frozenset(
     }
 )
 _TEMPLATES = "additional_chat_templates"
-_WEIGHTS = ".safetensors"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qwen3_codegen.ir.graph import Graph, Node, Region, Weight
-from qwen3_codegen.ir.ops import OPS
+from qwen3_codegen.ir.ops import ATTENTION_OPS, OPS
 from qwen3_codegen.ir.ops.step import RopeAngles, Step
 from qwen3_codegen.ir.weights import LAYER, tensor_templates
 from qwen3_codegen.spec.model import RopeTable
@@ -251,7 +251,7 @@ def _run_region(
 def _key_shape(region: Region) -> tuple[int, int]:
     """Returns key/value heads and head_dim of a layer's widest attention, (0, 0) without one."""
     types = {value.name: value.type for value in region.values()}
-    shapes = [types[node.inputs["k"]].shape for node in region.nodes if node.op == "attention"]
+    shapes = [types[node.inputs["k"]].shape for node in region.nodes if node.op in ATTENTION_OPS]
     sizes = [(int(heads), int(head_dim)) for _, heads, head_dim in shapes]
     return max(sizes, default=(0, 0))
 

@@ -129,7 +129,7 @@ def _check_node(graph: Graph, region: Region, node: Node, types: dict[str, Value
         raise _fault(region, node, error.message, got=error.got, expected=error.expected) from None
     for attribute in op.attributes:
         if attribute.kind is AttributeKind.ROPE_TABLE:
-            _check_rope(graph, region, node, inputs["x"])
+            _check_rope(graph, region, node, inputs[op.roles[0].name])
         elif attribute.kind is AttributeKind.ACTIVATION:
             _check_activation(region, node, str(node.attributes[attribute.name]))
     found = tuple(value.type for value in node.outputs)

@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qwen3_codegen.ir.graph import Graph, Node, Region
-from qwen3_codegen.passes.rewriting import map_regions, with_nodes
+from qwen3_codegen.passes.rewriting import map_regions, used_rope_tables, with_nodes
 
 __all__ = ["eliminate_dead_values"]
 
@@ -27,13 +27,8 @@ __all__ = ["eliminate_dead_values"]
 def eliminate_dead_values(graph: Graph) -> Graph:
     """Removes nodes, weights and rope tables without use."""
     graph = map_regions(graph, _region)
-    named = {
-        node.attributes.get("table")
-        for region in graph.regions()
-        for node in region.nodes
-        if node.op == "rope"
-    }
-    tables = {name: table for name, table in graph.rope_tables.items() if name in named}
+    used = used_rope_tables(graph)
+    tables = {name: table for name, table in graph.rope_tables.items() if name in used}
     return replace(graph, rope_tables=tables)
 
 

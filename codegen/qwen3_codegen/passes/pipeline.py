@@ -13,6 +13,7 @@ from qwen3_codegen.passes.fold_constants import fold_constants
 from qwen3_codegen.passes.fuse_gate_up import fuse_gate_up
 from qwen3_codegen.passes.fuse_qkv import fuse_qkv
 from qwen3_codegen.passes.fuse_residual import fuse_residual
+from qwen3_codegen.passes.fuse_rotary_attention import fuse_rotary_attention
 from qwen3_codegen.passes.fuse_swiglu import fuse_swiglu
 from qwen3_codegen.passes.merge_layer_kinds import merge_layer_kinds
 
@@ -55,6 +56,7 @@ NATIVE_PIPELINE = _passes(
     merge_layer_kinds,
     fuse_residual,
     fuse_swiglu,
+    fuse_rotary_attention,
     eliminate_dead_values,
 )
 """The passes of the native lowering. Projections stay apart: their weights are read where the

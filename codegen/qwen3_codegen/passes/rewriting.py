@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from qwen3_codegen.ir.graph import Graph, Node, Region, Weight
+from qwen3_codegen.ir.ops import OPS, AttributeKind
 
 __all__ = [
     "map_regions",
@@ -14,6 +15,7 @@ __all__ = [
     "renamed",
     "unused_name",
     "use_counts",
+    "used_rope_tables",
     "weights_by_name",
     "with_nodes",
 ]
@@ -39,6 +41,17 @@ def use_counts(region: Region) -> Counter[str]:
     counts = Counter(name for node in region.nodes for name in node.inputs.values())
     counts.update(region.results)
     return counts
+
+
+def used_rope_tables(graph: Graph) -> frozenset[str]:
+    """Returns the names of the rope tables that some node of the graph asks for."""
+    return frozenset(
+        str(node.attributes[attribute.name])
+        for region in graph.regions()
+        for node in region.nodes
+        for attribute in OPS[node.op].attributes
+        if attribute.kind is AttributeKind.ROPE_TABLE
+    )
 
 
 def weights_by_name(region: Region) -> dict[str, Weight]:

@@ -105,6 +105,14 @@ class RegionContext:
         self.values[value.name] = value
         return Definition(value.name, reference, value.type)
 
+    def unused_name(self, wanted: str) -> str:
+        """Returns a name for a value that is no node's result, numbered if it is taken."""
+        name, number = wanted, 1
+        while name in self.values:
+            number += 1
+            name = f"{wanted}_{number}"
+        return name
+
     def type_of(self, name: str) -> ValueType:
         """Returns the type of a value or weight."""
         return self.values[name].type

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.infinicore.api import InfiniCoreApi
 from qwen3_codegen.ir.graph import AttributeValue, Graph, Node, Region, Value
+from qwen3_codegen.ir.ops import ATTENTION_OPS
+from qwen3_codegen.passes.rewriting import used_rope_tables
 from qwen3_codegen.plan import native, portable
 from qwen3_codegen.plan.context import EngineContext, RegionContext
 from qwen3_codegen.plan.records import (
@@ -277,7 +279,7 @@ _ATTENTION_SCRATCH_BYTES = 64 << 20
 
 _NEUTRAL = {("alpha", 1.0), ("offset", 0.0)}
 """Attributes that change nothing and need no mention."""
-_NAMED_ROLES = frozenset({"bias", "residual", "gate", "up"})
+_NAMED_ROLES = frozenset({"bias", "residual", "gate", "up", "q_norm", "k_norm"})
 """Inputs whose part is not plain from where they stand."""
 
 
@@ -311,12 +313,7 @@ def _max_logit_rows(graph: Graph) -> int:
 
 
 def _used_tables(graph: Graph) -> Mapping[str, RopeTable]:
-    used = {
-        str(node.attributes["table"])
-        for region in graph.regions()
-        for node in region.nodes
-        if node.op == "rope"
-    }
+    used = used_rope_tables(graph)
     return {name: table for name, table in graph.rope_tables.items() if name in used}
 
 
@@ -326,7 +323,7 @@ def _cache_groups(graph: Graph, lowering: str) -> tuple[CacheGroup, ...]:
     for layer, kind in enumerate(graph.schedule):
         region = graph.layer_kinds[kind]
         values = {value.name: value for value in region.values()}
-        attentions = [node for node in region.nodes if node.op == "attention"]
+        attentions = [node for node in region.nodes if node.op in ATTENTION_OPS]
         if len(attentions) > 1:
             raise LoweringError(
                 "a layer with several attentions is not carried out", where=attentions[1].location

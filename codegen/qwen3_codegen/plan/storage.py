@@ -155,12 +155,16 @@ class RegionStorage:
         """Gives ``value`` a buffer nothing alive lies in."""
         columns = row_elements(value.type)
         place = Place(self._pool.take(value, columns, self._busy()), 0, columns, columns)
-        self._places[value.name] = place
+        self.cover(value, place)
         return place
 
     def cover(self, value: Value, place: Place) -> None:
-        """Puts ``value`` onto a place that already exists (a view, or an op in place)."""
+        """Puts ``value`` onto a place that already exists (a view, or an op in place).
+
+        A value that is no node's result lives as long as the node at hand needs it.
+        """
         self._places[value.name] = place
+        self._last_use.setdefault(value.name, self._now)
 
     def may_overwrite(self, name: str, *, beside: Iterable[str] = ()) -> bool:
         """Says whether an op may write its result onto its input ``name``.

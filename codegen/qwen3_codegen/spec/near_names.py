@@ -33,6 +33,8 @@ def nearest_model(reference: str, candidates: Iterable[str]) -> str | None:
         return None
     if not slash:
         return f"did you mean '{found}'?"
+    if name.lower() == found:
+        return f"its spec here is {found}"
     written = _as_written(name, found)
     if written is None:
         return f"the nearest model with a spec here is {found}"

@@ -20,9 +20,11 @@ from qwen3_codegen.ir.ops.moe import MOE
 from qwen3_codegen.ir.ops.norm import L2_NORM, LAYER_NORM, RMS_NORM
 from qwen3_codegen.ir.ops.recurrent import CAUSAL_CONV1D, GATED_DELTA_NET
 from qwen3_codegen.ir.ops.rope import ROPE
+from qwen3_codegen.ir.ops.rotary_attention import ROTARY_ATTENTION
 from qwen3_codegen.ir.ops.shape import CONCAT, GATHER_ROWS, RESHAPE, SPLIT
 
 __all__ = [
+    "ATTENTION_OPS",
     "OPS",
     "Attribute",
     "AttributeKind",
@@ -43,6 +45,7 @@ OPS: Mapping[str, OpDef] = {
         L2_NORM,
         ROPE,
         ATTENTION,
+        ROTARY_ATTENTION,
         ADD,
         MUL,
         SCALE,
@@ -57,3 +60,6 @@ OPS: Mapping[str, OpDef] = {
         GATED_DELTA_NET,
     )
 }
+
+ATTENTION_OPS = frozenset({ATTENTION.name, ROTARY_ATTENTION.name})
+"""Ops that append to a cache of keys and values, in roles ``k`` and ``v``."""

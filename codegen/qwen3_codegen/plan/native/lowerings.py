@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from qwen3_codegen.errors import LoweringError
-from qwen3_codegen.ir.graph import Graph, Node
+from qwen3_codegen.ir.graph import Graph, Node, Value
 from qwen3_codegen.ir.ops import OPS
 from qwen3_codegen.plan.context import Lowered, RegionContext, number, onto, target_of
 from qwen3_codegen.plan.records import (
@@ -18,6 +18,7 @@ from qwen3_codegen.plan.records import (
     Definition,
     HeadOptions,
     KernelCall,
+    Origin,
     StepArgument,
     TensorRef,
 )
@@ -143,19 +144,45 @@ def _rope(node: Node, context: RegionContext) -> Lowered:
 
 
 def _head_options(
-    node: Node, context: RegionContext, *, norm: str | None, table: str
+    node: Node, context: RegionContext, *, norm: str | None, table: str | None
 ) -> HeadOptions:
-    name = node.attributes[table]
     weight = node.inputs.get(norm) if norm is not None else None
     return HeadOptions(
         norm=context.ref(weight) if weight is not None else None,
         epsilon=number(node, "eps") if weight is not None else 0.0,
-        table=context.engine.graph.rope_tables[str(name)] if name is not None else None,
+        table=context.engine.graph.rope_tables[str(node.attributes[table])] if table else None,
     )
 
 
 def _attention(node: Node, context: RegionContext) -> Lowered:
-    _, heads, head_dim = (context.type_of(node.inputs["q"])).shape
+    nothing = _head_options(node, context, norm=None, table=None)
+    return _attend(node, context, context.ref(node.inputs["q"]), nothing)
+
+
+def _rotary_attention(node: Node, context: RegionContext) -> Lowered:
+    name = node.inputs["q"]
+    type_ = context.type_of(name)
+    _, heads, head_dim = type_.shape
+    rotated = Value(context.unused_name(f"{name}_rotated"), type_)
+    if context.storage.may_overwrite(name, beside=[node.inputs["k"], node.inputs["v"]]):
+        definition = context.overwrite(rotated, name)
+    else:
+        definition = context.allocate(rotated)
+    query = TensorRef(Origin.VALUE, rotated.name)
+    options = _head_options(node, context, norm="q_norm", table="table")
+    transform = KernelCall(
+        "TransformHeads",
+        (int(heads), int(head_dim)),
+        (query, context.ref(name), options, StepArgument.POSITIONS),
+    )
+    keys = _head_options(node, context, norm="k_norm", table="table")
+    definitions, actions = _attend(node, context, query, keys)
+    return (definition, *definitions), (transform, *actions)
+
+
+def _attend(node: Node, context: RegionContext, query: TensorRef, keys: HeadOptions) -> Lowered:
+    """Keys and values go into the cache, then queries over all of it."""
+    _, heads, head_dim = context.type_of(node.inputs["q"]).shape
     _, kv_heads, value_dim = context.type_of(node.inputs["v"]).shape
     if head_dim != value_dim:
         raise LoweringError(
@@ -163,11 +190,10 @@ def _attention(node: Node, context: RegionContext) -> Lowered:
             where=node.location,
             got=f"{head_dim} and {value_dim}",
         )
-    query, key, value = (context.ref(node.inputs[role]) for role in ("q", "k", "v"))
-    kv_sizes = (int(kv_heads), int(head_dim))
+    key, value = (context.ref(node.inputs[role]) for role in ("k", "v"))
+    sizes = (int(kv_heads), int(head_dim))
     cache, sequences = StepArgument.CACHE, StepArgument.SEQUENCES
-    nothing = HeadOptions(norm=None, epsilon=0.0, table=None)
-    append = KernelCall("AppendKeyValue", kv_sizes, (cache, sequences, key, value, nothing))
+    append = KernelCall("AppendKeyValue", sizes, (cache, sequences, key, value, keys))
     window, softcap = node.attributes["window"], node.attributes["softcap"]
     if window is not None and not isinstance(window, int):
         raise TypeError(f"attention: window is {window!r}")
@@ -177,11 +203,8 @@ def _attention(node: Node, context: RegionContext) -> Lowered:
         softcap=None if softcap is None else number(node, "softcap"),
     )
     definition = context.allocate(node.output)
-    attend = KernelCall(
-        "PagedAttention",
-        (int(heads), *kv_sizes),
-        (target_of(node), query, cache, sequences, options),
-    )
+    arguments = (target_of(node), query, cache, sequences, options)
+    attend = KernelCall("PagedAttention", (int(heads), *sizes), arguments)
     return (definition,), (append, attend)
 
 
@@ -253,6 +276,7 @@ LOWERINGS: Mapping[str, Callable[[Node, RegionContext], Lowered]] = {
     "reshape": lower_reshape,
     "rms_norm": _rms_norm,
     "rope": _rope,
+    "rotary_attention": _rotary_attention,
     "scale": _scale,
     "split": lower_split,
     "swiglu": _swiglu,

@@ -25,6 +25,8 @@ namespace qwen3::native {
 
 using kernels::AttentionOptions;
 using kernels::RopePairs;
+inline constexpr RopePairs kHalves = RopePairs::kHalves;
+inline constexpr RopePairs kInterleaved = RopePairs::kInterleaved;
 using Sequences = std::vector<kernels::SequenceRows>;
 
 // A weight that stays in float32 beside half activations.
