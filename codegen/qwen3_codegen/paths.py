@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from qwen3_codegen.errors import CodegenError
+from qwen3_codegen.errors import BuildError, CodegenError
 
-__all__ = ["cache_dir", "cpp_dir", "modelspecs_dir", "templates_dir"]
+__all__ = ["cache_dir", "check_build_folder", "cpp_dir", "modelspecs_dir", "templates_dir"]
 
 _PACKAGE = Path(__file__).resolve().parent
 _CHECKOUT = _PACKAGE.parent.parent
+_UNUSABLE = frozenset(';"\\|\n\r')
+"""In paths: CMake ends list elements and strings at some, ninja its lists of files at others."""
 
 
 def cache_dir() -> Path:
@@ -28,6 +30,22 @@ def cache_dir() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
     root = Path(base).expanduser() if base else Path.home() / ".cache"
     return root.absolute() / "qwen3-codegen"
+
+
+def check_build_folder(folder: Path) -> None:
+    """Refuses a folder that CMake or ninja would take for several, or for no text at all.
+
+    Raises:
+        BuildError: Its path holds such a character.
+    """
+    found = sorted(_UNUSABLE.intersection(str(folder)))
+    if found:
+        raise BuildError(
+            "CMake and ninja cannot work in a folder of this name",
+            got=repr(str(folder)),
+            expected=f"a path without {' '.join(map(repr, found))}",
+            hint="for the cache, QWEN3_CODEGEN_CACHE chooses another folder",
+        )
 
 
 def templates_dir() -> Path:

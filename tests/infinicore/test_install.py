@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen3_codegen.errors import InfiniCoreError
+from qwen3_codegen.errors import BuildError, InfiniCoreError
 from qwen3_codegen.infinicore import install as module
 from qwen3_codegen.infinicore.headers import write_headers
 from qwen3_codegen.infinicore.install import default_root, install, probe
@@ -109,6 +109,12 @@ def test_an_archive_with_another_digest_is_refused(tmp_path):
     with pytest.raises(InfiniCoreError, match="not the source archive of InfiniCore"):
         install(tmp_path / "root", source=archive)
     assert not (tmp_path / "root").exists()
+
+
+def test_a_root_that_cmake_cannot_work_in_is_refused(tmp_path):
+    with pytest.raises(BuildError, match="cannot work in a folder of this name"):
+        install(tmp_path / "a;b" / "0.1.0", source=source_tree(tmp_path / "source"))
+    assert not (tmp_path / "a;b").exists()
 
 
 def link(name: str) -> tarfile.TarInfo:

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwen3_codegen.build.cache import cached_folder, content_key, folder_lock, source_texts
-from qwen3_codegen.build.cmake import check_folder, cmake_build
+from qwen3_codegen.build.cmake import cmake_build
 from qwen3_codegen.build.toolchain import InstructionSet, Toolchain
 from qwen3_codegen.emission.render import write_files
 from qwen3_codegen.infinicore.headers import render_headers, write_headers
 from qwen3_codegen.infinicore.install import InstalledInfiniCore
-from qwen3_codegen.paths import cpp_dir
+from qwen3_codegen.paths import check_build_folder, cpp_dir
 from qwen3_runtime.engine.manifest import MANIFEST_FILE
 from qwen3_runtime.engine.native_module import BUILD_RECORD
 
@@ -197,7 +197,7 @@ def _common_definitions(runtime: Path, request: BuildRequest) -> dict[str, str]:
     flags = " ".join(request.isa.flags)
     installed = [] if request.installed is None else [request.installed.lib_dir]
     for folder in (cpp_dir(), runtime, *request.toolchain.python_include_dirs, *installed):
-        check_folder(folder)
+        check_build_folder(folder)
     definitions = {
         "QWEN3_CPP_DIR": str(cpp_dir()),
         "QWEN3_INFINICORE_RELEASE": request.release,

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from qwen3_codegen.build.toolchain import Toolchain
 from qwen3_codegen.errors import BuildError
+from qwen3_codegen.paths import check_build_folder
 
-_UNUSABLE = frozenset(';"\\|\n\r')
-"""In paths: CMake ends list elements and strings at some, ninja its lists of files at others."""
 _INTERRUPTED = (-signal.SIGINT, 128 + signal.SIGINT)
 
 
@@ -39,7 +38,7 @@ def cmake_build(
             sources lie and ends with the step's output.
     """
     for folder in (source, build):
-        check_folder(folder)
+        check_build_folder(folder)
     where = kept or source
     configure = [
         str(toolchain.cmake),
@@ -61,22 +60,6 @@ def cmake_build(
         f"the sources of {source.name} did not compile",
         where,
     )
-
-
-def check_folder(folder: Path) -> None:
-    """Refuses a folder that CMake or ninja would take for several, or for no text at all.
-
-    Raises:
-        BuildError: Its path holds such a character.
-    """
-    found = sorted(_UNUSABLE.intersection(str(folder)))
-    if found:
-        raise BuildError(
-            "CMake and ninja cannot work in a folder of this name",
-            got=repr(str(folder)),
-            expected=f"a path without {' '.join(map(repr, found))}",
-            hint="for the cache, QWEN3_CODEGEN_CACHE chooses another folder",
-        )
 
 
 def _run(command: list[str], failure: str, where: Path) -> None:

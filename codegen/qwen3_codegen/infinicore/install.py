@@ -22,7 +22,7 @@ import ninja
 from filelock import FileLock
 
 from qwen3_codegen.errors import InfiniCoreError, nearest
-from qwen3_codegen.paths import cache_dir, cpp_dir
+from qwen3_codegen.paths import cache_dir, check_build_folder, cpp_dir
 
 __all__ = ["InstalledInfiniCore", "default_root", "install", "probe"]
 
@@ -100,9 +100,11 @@ def install(
     Raises:
         InfiniCoreError: Unknown version or device, a failed download, a wrong archive, sources that
             do not compile, or something else in the way at ``root``.
+        BuildError: CMake cannot work in a folder of this name.
     """
     _check_request(version, device)
     root = root.expanduser().absolute()
+    check_build_folder(root)
     root.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(root.parent / f".{root.name}.lock"):
         if root.exists() and any(root.iterdir()):
