@@ -107,7 +107,19 @@ def test_kernels_are_those_of_the_op_table():
     device = replace(load_device("cpu"), lowering="native")
     answers = ask_device(device, sample_uses(DType.F32), None).answers
     assert answers["linear"].operators == ("Linear",)
+    assert "PagedAttention" in answers["rotary_attention"].operators
     for label, answer in answers.items():
         lowering = OPS[label.partition(",")[0]].lowerings["native"]
         assert set(answer.operators) <= set(lowering.operators), label
         assert answer.refusal is not None or lowering.refusal is None, label
+
+
+def test_there_is_a_sample_of_every_op_that_is_carried_out():
+    """Except those of which every model has one; a new op needs a sample to be asked about."""
+    sampled = {use.op for use in sample_uses(DType.F32)} | {"embedding", "gather_rows"}
+    carried_out = {
+        name
+        for name, op in OPS.items()
+        if any(low.refusal is None for low in op.lowerings.values())
+    }
+    assert carried_out <= sampled

@@ -11,6 +11,7 @@ from qwen3_codegen.cli.options import add_spec_options, parse_overrides
 from qwen3_codegen.compile import make_graph
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.ir.graph import Graph
+from qwen3_codegen.ir.ops import OPS
 from qwen3_codegen.progress import say
 from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.spec.device import DeviceSpec, device_names, load_device
@@ -113,8 +114,9 @@ def _engine_row(asked: DeviceAnswers) -> _Row:
 
 def _op_rows(asked: Sequence[DeviceAnswers]) -> Iterable[_Row]:
     """Yields a row per op and distinct answer, with the devices that give it."""
+    order = list(OPS)
     labels = dict.fromkeys(label for one in asked for label in one.answers)
-    for label in labels:
+    for label in sorted(labels, key=lambda label: order.index(label.partition(",")[0])):
         by_answer: dict[str, list[str]] = {}
         for one in asked:
             if label in one.answers:
