@@ -35,6 +35,8 @@ def test_the_ops_of_a_model(cli):
     assert table["cambricon"] == [["bfloat16", "0.1.0", "yes"]]
     assert table["ascend"] == [["float16", "0.1.0", "yes"]]
     assert "swiglu" in table
+    assert table["rope"][0][0] == "all but cpu"  # whose own kernels take it with the attention
+    assert [row[0] for row in table["rotary_attention"]] == ["cpu"]
     assert "moe" not in table
 
 

@@ -115,6 +115,7 @@ def _engine_row(asked: DeviceAnswers) -> _Row:
 def _op_rows(asked: Sequence[DeviceAnswers]) -> Iterable[_Row]:
     """Yields a row per op and distinct answer, with the devices that give it."""
     order = list(OPS)
+    everyone = [one.device.name for one in asked if one.answers]
     labels = dict.fromkeys(label for one in asked for label in one.answers)
     for label in sorted(labels, key=lambda label: order.index(label.partition(",")[0])):
         by_answer: dict[str, list[str]] = {}
@@ -122,7 +123,6 @@ def _op_rows(asked: Sequence[DeviceAnswers]) -> Iterable[_Row]:
             if label in one.answers:
                 text = _as_text(one.answers[label])
                 by_answer.setdefault(text, []).append(one.device.name)
-        everyone = [one.device.name for one in asked if label in one.answers]
         for number, (text, names) in enumerate(by_answer.items()):
             yield (label if number == 0 else "", _as_names(names, everyone), text)
 
