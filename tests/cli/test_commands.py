@@ -199,7 +199,7 @@ def test_dump_ir(cli, model, tmp_path):
     names = sorted(path.name for path in (tmp_path / "ir").iterdir())
     assert names[0] == "00-frontend.txt"
     assert [name[:2] for name in names] == [f"{index:02d}" for index in range(len(names))]
-    assert any("fuse_qkv" in name for name in names)
+    assert any("fuse_swiglu" in name for name in names)
     assert all("attention" in (tmp_path / "ir" / name).read_text() for name in names)
 
 
