@@ -35,7 +35,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=("compiled", "interpreter"),
         default="compiled",
-        help="interpreter runs the graph in NumPy: slow, but needs no compiler",
+        help="interpreter runs the graph in NumPy, in float32: slow, but needs no compiler",
     )
     parser.add_argument(
         "--max-model-len", type=int, metavar="N", help="most tokens of prompt and answer together"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from qwen3_codegen.doctor.finding import Finding, note, ok
 from qwen3_codegen.progress import format_bytes
+from qwen3_runtime.engine.free_memory import control_group_room
 
 _LITTLE_MEMORY = 2 << 30
 """Compiling an engine takes up to 1 GB, the smallest models as much again."""
@@ -75,38 +76,6 @@ def _meminfo(file: Path) -> tuple[int, int]:
         fields[name] = value
     total, free = (int(fields[name].split()[0]) for name in ("MemTotal", "MemAvailable"))
     return total * 1024, free * 1024
-
-
-def control_group_room(cgroup: Path = _CGROUP, mount: Path = _CGROUP_MOUNT) -> int | None:
-    """Returns bytes the control groups of this process still allow, None without a limit.
-
-    Each ancestor has a limit of its own (cgroup v2, ``memory.max`` and ``memory.current``).
-    """
-    try:
-        lines = cgroup.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    own = next((line[len("0::/") :] for line in lines if line.startswith("0::/")), None)
-    if own is None:
-        return None
-    folder = mount / own
-    rooms = []
-    for group in (folder, *folder.parents):
-        if not group.is_relative_to(mount):
-            break
-        room = _room(group)
-        if room is not None:
-            rooms.append(room)
-    return min(rooms, default=None)
-
-
-def _room(group: Path) -> int | None:
-    try:
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        used = int((group / "memory.current").read_text(encoding="ascii"))
-        return None if limit == "max" else max(0, int(limit) - used)
-    except (OSError, ValueError):
-        return None
 
 
 def disk_finding(folder: Path) -> Finding:
