@@ -7,8 +7,6 @@
 #include <algorithm>
 #include <memory>
 
-#include "kernels.hpp"
-
 namespace qwen3_1_7b_cpu {
 namespace {
 

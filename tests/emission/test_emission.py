@@ -39,7 +39,6 @@ VIEWS = {
     "engine.cpp.jinja": views.EngineView,
     "native/engine.hpp.jinja": views.EngineView,
     "native/engine.cpp.jinja": views.EngineView,
-    "native/kernels.hpp.jinja": views.EngineView,
     "native/kernels.cpp.jinja": views.EngineView,
     "region.cpp.jinja": views.RegionView,
     "infinicore_ops.hpp.jinja": views.OperatorsView,

@@ -32,7 +32,7 @@ def emit_engine(plan: EnginePlan, api: InfiniCoreApi, regenerate: str) -> Mappin
     project = _project_view(plan)
     files = {name: renderer.render(f"{name}.jinja", project) for name in _PROJECT_FILES}
     if plan.target.lowering == "native":
-        for name in ("engine.hpp", "engine.cpp", "kernels.hpp", "kernels.cpp"):
+        for name in ("engine.hpp", "engine.cpp", "kernels.cpp"):
             files[name] = renderer.render(f"native/{name}.jinja", engine)
     else:
         for name in ("engine.hpp", "engine.cpp"):

@@ -18,15 +18,10 @@
 #include "../parallel.hpp"
 #include "../scratch.hpp"
 #include "../vector_math.hpp"
+#include "attention_options.hpp"
 #include "paged_cache.hpp"
 
 namespace qwen3::kernels {
-
-struct AttentionOptions {
-  float scale;         // of q . k
-  std::size_t window;  // keys a query sees, itself included; 0: all before it
-  float softcap;       // scores become softcap * tanh(score / softcap); 0: they stay
-};
 
 // Rows of heads [num_rows, heads, head_dim]; heads lie side by side, rows `stride` elements apart.
 template <typename T>
