@@ -1,4 +1,5 @@
-# Everything runs in .venv, which the targets make themselves; nothing outside this folder changes.
+# Everything runs in .venv, which the targets make themselves. Outside this folder only caches change:
+# pip's, and that of engines ($QWEN3_CODEGEN_CACHE, else qwen3-codegen in $XDG_CACHE_HOME or ~/.cache).
 # Needed beforehand: Python 3.10 or newer with venv and its C headers, and a C++17 compiler.
 
 PYTHON ?= python3
@@ -40,14 +41,19 @@ format: $(VENV)/.tested ## Rewrite sources in the house format
 
 clean: ## Remove .venv and everything built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find codegen runtime tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find codegen runtime tests generated -name __pycache__ -type d -prune -exec rm -rf {} +
+	find generated -name .build -type d -prune -exec rm -rf {} +
+	find generated -type f \( -name '*.so' -o -name build.json -o -name qwen3_engine.h \) -delete
 
 $(BIN)/python:
+	@command -v $(PYTHON) >/dev/null \
+	  || { echo "$(PYTHON) is not there: name Python 3.10 or newer with PYTHON=..."; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
 	  || { echo "$(PYTHON) is older than 3.10: name a newer one with PYTHON=..."; exit 1; }
 	@test -f "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h" \
 	  || { echo "$(PYTHON) lacks its C headers (on Debian: apt install python3-dev)"; exit 1; }
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "$(PYTHON) cannot make $(VENV) (on Debian: apt install python3-venv)"; exit 1; }
 
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
 	@echo "Installing qwen3-codegen and what it needs into $(VENV) ..."
