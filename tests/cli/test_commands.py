@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -55,6 +56,26 @@ def test_help_of_each_command(name, cli):
 )
 def test_help_of_subcommands(arguments, cli):
     assert "usage: qwen3-codegen " + " ".join(arguments[:2]) in cli(*arguments).succeeded()
+
+
+@pytest.mark.parametrize(("name", "default"), [("generate", "256"), ("chat", "until the context")])
+def test_help_states_the_defaults_of_sampling(name, default, cli):
+    text = " ".join(cli(name, "--help").succeeded().split())
+    assert f"most tokens to generate; default: {default}" in text
+    assert "0 is greedy; default: 1" in text
+    assert "0 is off; default: 0" in text
+
+
+def test_generate_ends_without_max_tokens(cli, checkpoint, tmp_path):
+    """A random model never ends; its context of 1024 tokens would be filled."""
+    longer = tmp_path / "longer"
+    shutil.copytree(checkpoint, longer)
+    config = json.loads((longer / "config.json").read_text(encoding="utf-8"))
+    config["max_position_embeddings"] = 1024
+    (longer / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    arguments = ["--token-ids", "1", "--engine", "interpreter", "--temperature", "0"]
+    ids = cli("generate", "--model", longer, *arguments, "--ignore-eos").succeeded().split(",")
+    assert len(ids) == 256
 
 
 def test_version(cli):

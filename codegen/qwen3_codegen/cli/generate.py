@@ -19,6 +19,9 @@ from qwen3_codegen.cli.options import existing_path
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.progress import say
 
+_MAX_TOKENS = 256
+"""By default; base models and random ones would go on to the end of the context."""
+
 _EXAMPLES = """\
 examples:
   qwen3-codegen generate --model CHECKPOINT --prompt "Once upon a time" --max-tokens 64
@@ -46,7 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--token-ids", action="append", metavar="IDS", help="a prompt as ids: 1,2,3"
     )
-    add_sampling_options(parser)
+    add_sampling_options(parser, max_tokens=_MAX_TOKENS)
     parser.set_defaults(run=run)
 
 

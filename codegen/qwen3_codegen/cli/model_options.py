@@ -42,13 +42,29 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_sampling_options(parser: argparse.ArgumentParser) -> None:
-    """Adds sampling parameters; those left out come from the checkpoint."""
-    group = parser.add_argument_group("sampling", "defaults come from generation_config.json")
-    group.add_argument("--max-tokens", type=int, metavar="N", help="most tokens to generate")
-    group.add_argument("--temperature", type=float, metavar="T", help="0 is greedy")
-    group.add_argument("--top-p", type=float, metavar="P")
-    group.add_argument("--top-k", type=int, metavar="K", help="0 is off")
+def add_sampling_options(parser: argparse.ArgumentParser, *, max_tokens: int | None = None) -> None:
+    """Adds sampling parameters; those left out come from the checkpoint.
+
+    Args:
+        parser: Where to.
+        max_tokens: Default of ``--max-tokens``; None goes on to the end of the context.
+    """
+    group = parser.add_argument_group(
+        "sampling", "defaults come from the model's generation_config.json; else as follows"
+    )
+    until = "until the context is full" if max_tokens is None else max_tokens
+    group.add_argument(
+        "--max-tokens",
+        type=int,
+        default=max_tokens,
+        metavar="N",
+        help=f"most tokens to generate; default: {until}",
+    )
+    group.add_argument("--temperature", type=float, metavar="T", help="0 is greedy; default: 1")
+    group.add_argument(
+        "--top-p", type=float, metavar="P", help="the likeliest tokens of this mass; default: 1"
+    )
+    group.add_argument("--top-k", type=int, metavar="K", help="0 is off; default: 0")
     group.add_argument("--seed", type=int, metavar="S", help="makes sampling repeatable")
     group.add_argument(
         "--stop", action="append", metavar="TEXT", help="end before this text; may be repeated"
