@@ -9,7 +9,7 @@ from itertools import zip_longest
 
 import pytest
 
-from qwen3_codegen.cli.main import _parser
+from qwen3_codegen.cli.main import _parser, main
 from qwen3_codegen.model_size import model_size
 from qwen3_codegen.spec.catalog import load_model
 from tests.docs.markdown import code_of, read_document
@@ -135,9 +135,9 @@ def test_there_are_commands_to_check():
 
 
 def head_and_layer(name: str) -> tuple[list[str], list[str]]:
-    """An architecture file above and inside its layer, without comments and description."""
+    """An architecture file above and inside its layer, without comments."""
     text = (ROOT / "modelspecs" / "architectures" / f"{name}.yaml").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if not line.startswith(("#", "description:"))]
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
     start, end = lines.index("layer:"), lines.index("epilogue:") - 1
     return lines[:start], lines[start:end]
 
@@ -152,6 +152,15 @@ def test_the_worked_example_is_the_shipped_file():
     (llama_head, llama_layer), (olmo2_head, olmo2_layer) = map(head_and_layer, ("llama", "olmo2"))
     assert head == shown_difference(llama_head, olmo2_head, context=0)
     assert layer == shown_difference(llama_layer, olmo2_layer, context=99)
+
+
+def test_the_small_model_of_the_worked_example_has_a_graph(tmp_path, capsys):
+    (text,) = (block.text for block in ENGLISH.blocks if block.language == "yaml")
+    modelspecs = ROOT / "modelspecs"
+    spec = tmp_path / "small.yaml"
+    spec.write_text(text.replace("modelspecs", str(modelspecs)), encoding="utf-8")
+    assert main(["graph", "--spec", str(spec), "--after", "frontend"]) == 0
+    assert capsys.readouterr().out.startswith("graph small: float32")
 
 
 def test_the_published_size_is_ours():
