@@ -50,11 +50,9 @@ struct Problem {
     for (std::size_t position = 0; position < length; ++position) {
       for (std::size_t head = 0; head < kHeads; ++head) {
         const auto block = static_cast<std::size_t>(blocks[position / kCacheBlock]);
-        const std::size_t place =
-            Attention::Cache::offset(block, head) + position % kCacheBlock * kHeadDim;
         const std::size_t source = position * kKeyRow + head * kHeadDim;
-        std::copy_n(&k[source], kHeadDim, &cache.keys[place]);
-        std::copy_n(&v[source], kHeadDim, &cache.values[place]);
+        typename Attention::Cache{cache.keys.data(), cache.values.data()}.write(
+            block, head, position % kCacheBlock, &k[source], &v[source]);
       }
     }
     return cache;

@@ -15,7 +15,7 @@
 
 namespace qwen3 {
 
-// Keys and values of one layer, [num_blocks, num_key_value_heads, block_size, head_dim].
+// Keys and values of one layer; see kernels::PagedCache.
 struct PagedLayerCache {
   std::byte* keys;
   std::byte* values;

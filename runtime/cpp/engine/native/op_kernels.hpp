@@ -160,19 +160,19 @@ template <class T, size_t kHeads, size_t kHeadDim>
 void AppendKeyValue<T, kHeads, kHeadDim>::run(const PagedLayerCache& cache,
                                               const Sequences& sequences, const Tensor& keys,
                                               const Tensor& values, const HeadOptions& options) {
-  using Cache = kernels::PagedCache<T, kHeads, kHeadDim>;
+  const kernels::PagedCache<T, kHeads, kHeadDim> paged{reinterpret_cast<T*>(cache.keys),
+                                                       reinterpret_cast<T*>(cache.values)};
   for (const kernels::SequenceRows& sequence : sequences) {
     for_each_row(sequence.num_rows, 2 * kHeads * kHeadDim, [&](size_t index) {
       const size_t position = sequence.start + index, row = sequence.first_row + index;
       const auto block = static_cast<size_t>(sequence.blocks[position / kernels::kCacheBlock]);
       const kernels::HeadTransform transform = head_at(options, position);
       for (size_t head = 0; head < kHeads; ++head) {
-        const size_t place =
-            Cache::offset(block, head) + position % kernels::kCacheBlock * kHeadDim;
-        kernels::transform_head<kHeadDim>(reinterpret_cast<T*>(cache.keys) + place,
-                                          row_of<const T>(keys, row) + head * kHeadDim, transform);
-        std::memcpy(reinterpret_cast<T*>(cache.values) + place,
-                    row_of<const T>(values, row) + head * kHeadDim, kHeadDim * sizeof(T));
+        T key[kHeadDim];
+        kernels::transform_head<kHeadDim>(key, row_of<const T>(keys, row) + head * kHeadDim,
+                                          transform);
+        paged.write(block, head, position % kernels::kCacheBlock, key,
+                    row_of<const T>(values, row) + head * kHeadDim);
       }
     });
   }

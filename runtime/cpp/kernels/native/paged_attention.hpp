@@ -37,6 +37,7 @@ struct HeadRows {
 template <typename T, std::size_t kQueryHeads, std::size_t kHeads, std::size_t kHeadDim>
 class PagedAttention {
   static_assert(kQueryHeads % kHeads == 0);
+  static_assert(kCacheBlock % (2 * simd::kLanes) == 0);
 
  public:
   using Cache = PagedCache<T, kHeads, kHeadDim>;
@@ -73,7 +74,6 @@ class PagedAttention {
   static constexpr std::size_t kVectors = (kHeadDim + kLanes - 1) / kLanes;
   static constexpr std::size_t kPadded = kVectors * kLanes;
   static constexpr std::size_t kMicroRows = 4;
-  static constexpr std::size_t kMicroKeys = 4;
   static constexpr std::size_t kMicroVectors = kLanes == 16 ? 4 : 2;
   static constexpr std::size_t kTilePositions = kGroup >= 32 ? 1 : 32 / kGroup;
   static constexpr std::size_t kTileRows = kTilePositions * kGroup;
@@ -194,7 +194,7 @@ class PagedAttention {
     // Keys up to the newest of these queries; what lies behind in the block may be anything.
     const std::size_t count = std::min(kCacheBlock, tile.position(row + kRows - 1) + 1 - first_key);
     float weights[kRows][kCacheBlock];
-    multiply_keys<kRows>(tile.q + row * kPadded, keys, count, weights);
+    multiply_keys<kRows>(tile.q + row * kPadded, keys, weights);
     float rescale[kRows];
     for (std::size_t r = 0; r < kRows; ++r) {
       rescale[r] = weigh(step.options, tile, row + r, first_key, weights[r]);
@@ -203,37 +203,28 @@ class PagedAttention {
                       std::make_index_sequence<(kVectors + kMicroVectors - 1) / kMicroVectors>());
   }
 
-  // Dot products of kRows queries with `count` keys.
+  // Dot products of kRows queries with all keys of a block, which lie side by side; those of keys
+  // that are not there yet are meaningless.
   template <std::size_t kRows>
-  static void multiply_keys(const float* q, const T* keys, std::size_t count,
-                            float (*scores)[kCacheBlock]) {
-    std::size_t key = 0;
-    for (; key + kMicroKeys <= count; key += kMicroKeys) {
-      multiply_some<kRows, kMicroKeys>(q, keys + key * kHeadDim, key, scores);
-    }
-    for (; key < count; ++key) multiply_some<kRows, 1>(q, keys + key * kHeadDim, key, scores);
-  }
-
-  template <std::size_t kRows, std::size_t kKeys>
-  static void multiply_some(const float* q, const T* keys, std::size_t key,
-                            float (*scores)[kCacheBlock]) {
-    simd::F32 products[kRows * kKeys] = {};
-#pragma GCC unroll 4
-    for (std::size_t v = 0; v < kVectors; ++v) {
-#pragma GCC unroll 4
-      for (std::size_t k = 0; k < kKeys; ++k) {
-        const simd::F32 own = load_vector(keys + k * kHeadDim, v);
+  static void multiply_keys(const float* q, const T* keys, float (*scores)[kCacheBlock]) {
+    for (std::size_t first = 0; first < kCacheBlock; first += 2 * kLanes) {
+      simd::F32 low[kRows] = {};
+      simd::F32 high[kRows] = {};
+      for (std::size_t element = 0; element < kHeadDim; ++element) {
+        const T* row = keys + element * kCacheBlock + first;
+        const simd::F32 own_low = simd::load(row);
+        const simd::F32 own_high = simd::load(row + kLanes);
 #pragma GCC unroll 4
         for (std::size_t r = 0; r < kRows; ++r) {
-          simd::F32& product = products[r * kKeys + k];
-          product = simd::fma(simd::load(q + r * kPadded + v * kLanes), own, product);
+          const simd::F32 query = simd::set(q[r * kPadded + element]);
+          low[r] = simd::fma(query, own_low, low[r]);
+          high[r] = simd::fma(query, own_high, high[r]);
         }
       }
-    }
-    float totals[kRows * kKeys];
-    simd::sums<kRows * kKeys>(products, totals);
-    for (std::size_t r = 0; r < kRows; ++r) {
-      for (std::size_t k = 0; k < kKeys; ++k) scores[r][key + k] = totals[r * kKeys + k];
+      for (std::size_t r = 0; r < kRows; ++r) {
+        simd::store(&scores[r][first], low[r]);
+        simd::store(&scores[r][first + kLanes], high[r]);
+      }
     }
   }
 
@@ -246,14 +237,17 @@ class PagedAttention {
     const std::size_t oldest =
         options.window > 0 && position + 1 > options.window ? position + 1 - options.window : 0;
     const std::size_t begin = oldest > first_key ? oldest - first_key : 0;
-    for (std::size_t key = begin; key < end; ++key) {
-      const float score = weights[key] * options.scale;
-      weights[key] =
-          options.softcap > 0.0f ? options.softcap * std::tanh(score / options.softcap) : score;
+    for (std::size_t key = 0; key < kCacheBlock; key += kLanes) {
+      simd::store(weights + key, simd::load(weights + key) * simd::set(options.scale));
     }
-    for (std::size_t key = 0; key < kCacheBlock; ++key) {
-      if (key < begin || key >= end) weights[key] = -std::numeric_limits<float>::infinity();
+    if (options.softcap > 0.0f) {
+      for (std::size_t key = begin; key < end; ++key) {
+        weights[key] = options.softcap * std::tanh(weights[key] / options.softcap);
+      }
     }
+    constexpr float kUnseen = -std::numeric_limits<float>::infinity();
+    std::fill(weights, weights + begin, kUnseen);
+    std::fill(weights + end, weights + kCacheBlock, kUnseen);
     simd::F32 top = simd::load(weights);
     for (std::size_t key = kLanes; key < kCacheBlock; key += kLanes) {
       top = simd::max(top, simd::load(weights + key));

@@ -3,13 +3,15 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace qwen3::kernels {
 
 // Tokens of a block. Attention takes keys a block at a time, so this fixes the order of its sums.
 inline constexpr std::size_t kCacheBlock = 32;
 
-// One layer's cache: keys and values [num_blocks, kHeads, kCacheBlock, kHeadDim].
+// One layer's cache: keys [num_blocks, kHeads, kHeadDim, kCacheBlock], so that the keys of a block
+// lie side by side, and values [num_blocks, kHeads, kCacheBlock, kHeadDim].
 template <typename T, std::size_t kHeads, std::size_t kHeadDim>
 struct PagedCache {
   T* keys;
@@ -18,6 +20,14 @@ struct PagedCache {
   // Where the keys (or values) of one head in one block start.
   static constexpr std::size_t offset(std::size_t block, std::size_t head) {
     return (block * kHeads + head) * kCacheBlock * kHeadDim;
+  }
+
+  // Puts one head of the token at `slot` of a block there.
+  void write(std::size_t block, std::size_t head, std::size_t slot, const T* key,
+             const T* value) const {
+    T* own_keys = keys + offset(block, head) + slot;
+    for (std::size_t i = 0; i < kHeadDim; ++i) own_keys[i * kCacheBlock] = key[i];
+    std::memcpy(values + offset(block, head) + slot * kHeadDim, value, kHeadDim * sizeof(T));
   }
 };
 
