@@ -3,7 +3,8 @@
 # Needed beforehand: Python 3.10 or newer with venv and its C headers, and a C++17 compiler.
 
 PYTHON ?= python3
-PYTEST_JOBS ?= 2
+# One more than there are cores: workers wait for compilers and for each other.
+PYTEST_JOBS ?= 3
 PYTEST_FLAGS ?=
 
 VENV := .venv
