@@ -234,7 +234,7 @@ class LLM:
             return prompt_logits(self.engine, prompts)
 
     def close(self) -> None:
-        """Closes the checkpoint's files; the engine keeps its own copy of the weights."""
+        """Closes the checkpoint's files; the engine keeps its weights, copied or mapped."""
         self._checkpoint.close()
 
     def __enter__(self) -> LLM:

@@ -132,7 +132,7 @@ class Generator:
         max_tokens = room if params.max_tokens is None else min(room, params.max_tokens)
         return _Request(
             index=index,
-            sequence=Sequence(ids, max_len=len(ids) + max_tokens),
+            sequence=Sequence(ids),
             params=params,
             num_prompt_tokens=len(ids),
             max_tokens=max_tokens,

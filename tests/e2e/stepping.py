@@ -39,7 +39,7 @@ def ride(engine: Engine, arrivals: SequenceOf[Arrival]) -> Ride:
         Sequence(
             list(arrival.token_ids[: arrival.prompt_len]),
             wants_all_logits=True,
-            max_len=len(arrival.token_ids),
+            reserved_len=len(arrival.token_ids),
         )
         for arrival in arrivals
     ]

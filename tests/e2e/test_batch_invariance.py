@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from qwen3_codegen import SamplingParams
 from qwen3_runtime.engine.batch import Batch, CachePlaces
 from qwen3_runtime.engine.capacity import Limits
 from tests.e2e.stepping import Arrival, ride
@@ -113,6 +114,24 @@ def test_whichever_blocks_it_lies_in_and_whoever_shares_them(id, dtype, referenc
     half = len(token_ids) - 64
     np.testing.assert_array_equal(rows[:half], expected[64:])
     np.testing.assert_array_equal(rows[half:], expected[64:])
+
+
+def test_sequences_that_gave_way_get_the_same_tokens(reference, open_llm):
+    """Four sequences of up to three blocks each, and room for five."""
+    model = reference("qwen3-window-8")
+    llm = open_llm(model.path, lowering="native", max_model_len=96)
+    (full, window) = llm.engine.cache_groups
+    room = 5 * 32 * (full.bytes_per_token + window.bytes_per_token)
+    small = open_llm(model.path, lowering="native", max_model_len=96, kv_cache_memory=room)
+    assert small.engine.num_blocks == 5
+    greedy = SamplingParams(temperature=0.0, max_tokens=60, ignore_eos=True)
+    prompts = [*model.prompts(), model.prompt(length=30, index=9)]
+    outputs = small.generate(prompts, greedy)
+    assert [output.token_ids for output in outputs] == [
+        output.token_ids for output in llm.generate(prompts, greedy)
+    ]
+    for prompt, output in zip(model.prompts(), outputs, strict=False):
+        assert list(output.token_ids) == model.greedy(prompt)[: len(output.token_ids)]
 
 
 ON_SOME_PROCESSORS = """

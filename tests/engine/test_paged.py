@@ -81,7 +81,12 @@ class Paged:
 
 
 def run(scheduler: Scheduler, sequences: list[Sequence], new_tokens: list[int]) -> list[set[int]]:
-    """Runs sequences to their ends, checking every step; returns who ran in each."""
+    """Runs sequences to their ends, checking every step; returns who ran in each.
+
+    What stands for the cache remembers which tokens were written to which place, so that a
+    sequence which reads another's, or what was never written, is found out.
+    """
+    written: dict[tuple[int, int], int] = {}
     wanted = [len(s.token_ids) + new for s, new in zip(sequences, new_tokens, strict=True)]
     for sequence in sequences:
         scheduler.add(sequence)
@@ -93,6 +98,7 @@ def run(scheduler: Scheduler, sequences: list[Sequence], new_tokens: list[int]) 
         for places in step.batch.places:
             assert places.slots is None
             assert_tables_hold(places.block_table, step.batch.seq_lens, scheduler.engine.num_blocks)
+        assert_cache_holds(written, step)
         scheduler.advance(step)
         for share in step.shares:
             sequence = share.sequence
@@ -101,8 +107,22 @@ def run(scheduler: Scheduler, sequences: list[Sequence], new_tokens: list[int]) 
             if len(sequence.token_ids) == wanted[sequences.index(sequence)]:
                 scheduler.finish(sequence)
             else:
-                sequence.token_ids.append(1)
+                sequence.token_ids.append(len(sequence.token_ids) % 10)
     return together
+
+
+def assert_cache_holds(written: dict[tuple[int, int], int], step) -> None:
+    """Writes a step's tokens and reads all of every sequence's, in the first cache group."""
+    row = 0
+    for share, table in zip(step.shares, step.batch.places[0].block_table, strict=True):
+        start = share.sequence.num_cached_tokens
+        for position in range(start, start + share.num_tokens):
+            place = int(table[position // BLOCK]), position % BLOCK
+            written[place] = int(step.batch.token_ids[row])
+            row += 1
+        for position in range(start + share.num_tokens):
+            place = int(table[position // BLOCK]), position % BLOCK
+            assert written[place] == share.sequence.token_ids[position]
 
 
 def assert_tables_hold(table, seq_lens, num_blocks: int) -> None:
@@ -113,7 +133,7 @@ def assert_tables_hold(table, seq_lens, num_blocks: int) -> None:
 
 
 def test_sequences_wait_until_blocks_are_free():
-    sequences = [Sequence([1] * 60, max_len=70), Sequence([1] * 33, max_len=40)]
+    sequences = sequences_again()
     together = run(Scheduler(Paged(num_blocks=4)), sequences, [10, 7])
     assert not any(who == {0, 1} for who in together), "3 + 2 blocks do not fit 4"
     together = run(Scheduler(Paged(num_blocks=5)), sequences_again(), [10, 7])
@@ -121,19 +141,36 @@ def test_sequences_wait_until_blocks_are_free():
 
 
 def sequences_again() -> list[Sequence]:
-    return [Sequence([1] * 60, max_len=70), Sequence([1] * 33, max_len=40)]
+    return [Sequence([1] * 60, reserved_len=70), Sequence([1] * 33, reserved_len=40)]
 
 
 @given(
     st.lists(st.tuples(st.integers(1, 60), st.integers(0, 36)), min_size=1, max_size=9),
     st.integers(3, 12),
     st.integers(1, 2),
+    st.booleans(),
 )
-def test_all_blocks_come_back(shapes, num_blocks, groups):
+def test_all_finish_and_all_blocks_come_back(shapes, num_blocks, groups, reserves):
     scheduler = Scheduler(Paged(num_blocks, groups=groups))
-    sequences = [Sequence([1] * prompt, max_len=prompt + new) for prompt, new in shapes]
+    sequences = [
+        Sequence(
+            [(7 * index + position) % 10 for position in range(prompt)],
+            reserved_len=prompt + new if reserves else 0,
+        )
+        for index, (prompt, new) in enumerate(shapes)
+    ]
     run(scheduler, sequences, [new for _, new in shapes])
     assert [pool.num_free for pool in scheduler._pools] == [num_blocks] * groups
+
+
+def test_those_that_came_last_give_way_and_start_again():
+    """Three sequences of two blocks each grow to three, and there are seven."""
+    scheduler = Scheduler(Paged(num_blocks=7))
+    sequences = [Sequence([index] * 60) for index in range(3)]
+    together = run(scheduler, sequences, [12, 12, 12])
+    last = max(step for step, who in enumerate(together) if who >= {0, 1, 2})
+    assert any(who == {0, 1} for who in together[last:]), "the third waited for the others"
+    assert [len(sequence.token_ids) for sequence in sequences] == [72, 72, 72]
 
 
 # ---- how many fit ---------------------------------------------------------------------------

@@ -28,9 +28,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
             where=path,
             expected="a folder with config.json and safetensors, or a .gguf file",
         )
-    if path.suffix == ".safetensors":
+    if path.suffix in (".safetensors", ".json"):
         raise CheckpointError(
-            "one weight file is not a whole checkpoint", where=path, hint=f"name {path.parent}"
+            "one file of a folder is not a whole checkpoint",
+            where=path,
+            hint=f"name the folder: {path.parent}",
         )
     return _open_gguf(path)
 

@@ -283,7 +283,8 @@ class _Problems:
             f"the checkpoint does not fit the engine: {count} tensor(s) differ\n    "
             + "\n    ".join(lines),
             where=checkpoint.path,
-            hint="check that the spec is this checkpoint's, or derive it: qwen3-codegen import",
+            hint="an engine fits its own model alone; to build one for this checkpoint: "
+            f"qwen3-codegen build --spec {checkpoint.path}",
         )
 
     def _add(self, name: str, what: str) -> None:

@@ -124,8 +124,8 @@ class CompiledEngine:
     def forward(self, inputs: Batch | Sequence[Sequence[int]]) -> FloatRows | list[FloatRows]:
         """Runs one step, or whole sequences from their start.
 
-        Whole sequences take the slots from 0 on for themselves; calls with them wait for each
-        other, but batches of one's own must keep out of those slots meanwhile.
+        Whole sequences take slots, or blocks of a paged cache, for themselves; calls with them
+        wait for each other, but batches of one's own must not run meanwhile.
 
         Args:
             inputs: A batch, or token ids of some sequences.

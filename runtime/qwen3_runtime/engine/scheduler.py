@@ -2,7 +2,9 @@
 
 Running sequences give one token each; what is left of ``max_num_batched_tokens`` goes to prompts,
 cut into chunks, first come first served. From its first chunk to its end a sequence holds a slot,
-which is its place in contiguous cache groups, and in paged ones the blocks of its longest length.
+which is its place in contiguous cache groups, and in paged ones the blocks of its tokens. It gets
+more as it grows; when there are none left, those that came last give theirs up and are computed
+again later, which loses nothing but time.
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ class Sequence:
     wants_all_logits: bool = False
     """Logits of every token, not only of the last one."""
     num_cached_tokens: int = 0
-    max_len: int | None = None
-    """Most tokens it may come to have; None: no more than it has."""
+    reserved_len: int = 0
+    """Tokens it gets blocks for at once, where that is more than it has."""
     slot: int | None = None
     blocks: list[list[int]] = field(default_factory=list)
     """Its block numbers in every cache group; none in contiguous ones."""
@@ -81,12 +83,7 @@ class Scheduler:
             self.running.remove(sequence)
         elif sequence in self.waiting:
             self.waiting.remove(sequence)
-        if sequence.slot is not None:
-            self._free_slots.append(sequence.slot)
-            sequence.slot = None
-        for pool, blocks in zip(self._pools, sequence.blocks, strict=False):
-            pool.release(blocks)
-        sequence.blocks = []
+        self._give_back(sequence)
 
     @property
     def has_work(self) -> bool:
@@ -95,35 +92,72 @@ class Scheduler:
 
     def schedule(self) -> ScheduledStep:
         """Returns the next step; call ``advance`` when the engine has carried it out."""
-        while self.waiting and self._free_slots and self._has_blocks_for(self.waiting[0]):
-            sequence = self.waiting.popleft()
-            sequence.slot = self._free_slots.pop()
-            sequence.blocks = [
-                pool.allocate(count)
-                for pool, count in zip(self._pools, self._blocks_of(sequence), strict=True)
-            ]
-            self.running.append(sequence)
+        self._admit()
         budget = self.engine.max_num_batched_tokens
         # Decodes first: a long prompt must not hold up those who wait for their next token.
         order = sorted(self.running, key=lambda sequence: sequence.num_new_tokens > 1)
         shares: list[tuple[Sequence, int]] = []
         for sequence in order:
             count = min(budget, sequence.num_new_tokens)
-            if count > 0:
+            if count > 0 and self._grow(sequence, count, [share for share, _ in shares]):
                 shares.append((sequence, count))
                 budget -= count
         return _step(shares, self.engine.cache_groups)
 
-    def _has_blocks_for(self, sequence: Sequence) -> bool:
-        wanted = self._blocks_of(sequence)
-        return all(count <= pool.num_free for pool, count in zip(self._pools, wanted, strict=True))
+    def _admit(self) -> None:
+        """Starts sequences that wait, as long as there are slots, and blocks for all they have."""
+        while self.waiting and self._free_slots:
+            sequence = self.waiting[0]
+            wanted = self._blocks_of(max(len(sequence.token_ids), sequence.reserved_len))
+            if any(count > pool.num_free for pool, count in zip(self._pools, wanted, strict=True)):
+                return
+            self.waiting.popleft()
+            sequence.slot = self._free_slots.pop()
+            sequence.blocks = [
+                pool.allocate(count) for pool, count in zip(self._pools, wanted, strict=True)
+            ]
+            self.running.append(sequence)
 
-    def _blocks_of(self, sequence: Sequence) -> list[int]:
-        """Blocks a sequence needs in every cache group."""
-        longest = max(len(sequence.token_ids), sequence.max_len or 0)
-        longest = min(longest, self.engine.max_model_len)
+    def _grow(self, sequence: Sequence, count: int, scheduled: SequenceOf[Sequence]) -> bool:
+        """Gives a sequence blocks for ``count`` more tokens; False when it must wait for them.
+
+        The first that came can always go on: all others may have to give way to it, and the cache
+        has room for one sequence of any length.
+        """
+        if sequence.slot is None:  # it gave way earlier in this step
+            return False
+        wanted = self._blocks_of(sequence.num_cached_tokens + count)
+        for pool, blocks, needed in zip(self._pools, sequence.blocks, wanted, strict=True):
+            missing = max(0, needed - len(blocks))
+            while missing > pool.num_free:
+                later = self.running[self.running.index(sequence) + 1 :]
+                victims = [other for other in later if other not in scheduled]
+                if not victims:
+                    return False
+                self._preempt(victims[-1])
+            blocks += pool.allocate(missing)
+        return True
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Takes a sequence's place away; it starts again, before all that wait."""
+        self.running.remove(sequence)
+        self._give_back(sequence)
+        sequence.num_cached_tokens = 0
+        self.waiting.appendleft(sequence)
+
+    def _give_back(self, sequence: Sequence) -> None:
+        if sequence.slot is not None:
+            self._free_slots.append(sequence.slot)
+            sequence.slot = None
+        for pool, blocks in zip(self._pools, sequence.blocks, strict=False):
+            pool.release(blocks)
+        sequence.blocks = []
+
+    def _blocks_of(self, length: int) -> list[int]:
+        """Blocks that so many tokens need in every cache group."""
+        length = min(length, self.engine.max_model_len)
         return [
-            0 if group.block_size is None else -(-longest // group.block_size)
+            0 if group.block_size is None else -(-length // group.block_size)
             for group in self.engine.cache_groups
         ]
 
