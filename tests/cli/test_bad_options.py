@@ -20,7 +20,7 @@ from tests.cli.conftest import command
     ("options", "says"),
     [
         (["--isa", "avx3"], r"unknown instruction set 'avx3'.*(?s:.*expected:.*portable)"),
-        (["--dev", "gpu"], r"unknown device 'gpu'.*(?s:.*nvidia)"),
+        (["--dev", "gpu"], r"unknown device 'gpu'.*(?s:.*hint: +nvidia)"),
         (["--dev", "nvidai"], r"did you mean 'nvidia'"),
         (["--dtype", "fp8"], r"unknown dtype 'fp8'.*(?s:.*bfloat16)"),
         (["--dtype", "float8"], r"float8"),
@@ -128,6 +128,8 @@ def test_a_compiler_that_is_not_there(cli, model, tmp_path):
         (["random", "--spec", "qwen3-1.7b", "-o", "x", "--seed", "-1"], r"--seed"),
         (["chat"], r"--model"),
         (["generate", "--model", "nowhere", "--prompt", "a"], r"nowhere"),
+        (["generate", "--model", "qwen3-1.7b", "--prompt", "a"], r"random --spec qwen3-1.7b"),
+        (["generate", "--model", "my.yaml", "--prompt", "a"], r"spec has no weights"),
     ],
     ids=" ".join,
 )
@@ -147,7 +149,6 @@ def test_other_commands(arguments, says, cli, tmp_path):
         (["--token-ids", "-1"], r"-1"),
         (["--token-ids", ",".join(["1"] * 129)], r"128 tokens"),
         (["--token-ids", ",".join(["1"] * 128)], r"no room"),
-        (["--prompt", "text"], r"no tokenizer.*(?s:.*token ids)"),
         (["--token-ids", "1", "--temperature", "-1"], r"temperature"),
         (["--token-ids", "1", "--temperature", "nan"], r"temperature"),
         (["--token-ids", "1", "--top-p", "1.5"], r"top_p|top-p"),
@@ -164,6 +165,26 @@ def test_other_commands(arguments, says, cli, tmp_path):
 def test_generate(options, says, cli, checkpoint):
     error = cli("generate", "--model", checkpoint, *options).refused()
     assert re.search(says, error), error
+
+
+def test_generate_from_text_without_a_tokenizer(cli, checkpoint):
+    """Said before anything is compiled, for which a compiler would be needed."""
+    result = cli("generate", "--model", checkpoint, "--prompt", "text", CXX="no-such-compiler")
+    error = result.refused()
+    assert "this checkpoint has no tokenizer" in error
+    assert "--token-ids 1,2,3" in error
+
+
+def test_a_configuration_is_not_a_checkpoint(cli, checkpoint):
+    config = checkpoint / "config.json"
+    error = cli("generate", "--model", config, "--token-ids", "1").refused()
+    assert f"name the folder: {checkpoint}" in error
+
+
+def test_random_onto_a_checkpoint(cli, checkpoint):
+    error = cli("random", "--spec", checkpoint, "-o", checkpoint).refused()
+    assert "not empty" in error
+    assert "name another" in error
 
 
 @pytest.mark.compile

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -35,6 +36,19 @@ def test_help_lists_every_command(cli):
     text = cli("--help").succeeded()
     assert all(re.search(rf"^ +{name}\b", text, re.MULTILINE) for name in COMMANDS)
     assert cli().succeeded() == text
+
+
+def test_the_package_is_the_command(cli):
+    arguments = [sys.executable, "-m", "qwen3_codegen", "--help"]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == cli("--help").succeeded()
+
+
+def test_help_of_the_demo_runs_nothing():
+    arguments = [sys.executable, "-m", "qwen3_codegen.cli.demo", "--help"]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.startswith("usage: make demo")
+    assert done.stderr == ""
 
 
 def test_help_is_instant(cli):

@@ -6,6 +6,7 @@ template inside.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import sys
 from pathlib import Path
@@ -42,4 +43,7 @@ def run_demo() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        prog="make demo", description=f'Asks SmolLM2-135M-Instruct "{QUESTION}" It has no options.'
+    ).parse_args()
     sys.exit(run_demo())

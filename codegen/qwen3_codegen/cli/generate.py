@@ -13,6 +13,7 @@ from qwen3_codegen.cli.model_options import (
     add_sampling_options,
     open_model,
     require,
+    require_tokenizer,
     sampling_params,
 )
 from qwen3_codegen.cli.options import existing_path
@@ -47,7 +48,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--prompt-file", type=existing_path, metavar="FILE")
     parser.add_argument(
-        "--token-ids", action="append", metavar="IDS", help="a prompt as ids: 1,2,3"
+        "--token-ids",
+        action="append",
+        metavar="IDS",
+        help="a prompt as ids: 1,2,3; may stand beside --prompt",
     )
     add_sampling_options(parser, max_tokens=_MAX_TOKENS)
     parser.set_defaults(run=run)
@@ -56,6 +60,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Generates; a single prompt streams."""
     prompts = _prompts(args)
+    if any(isinstance(prompt, str) for prompt in prompts):
+        require_tokenizer(args.model, "give token ids instead: --token-ids 1,2,3")
     llm = open_model(args, max_num_seqs=len(prompts))
     with llm:
         params = sampling_params(args, llm)

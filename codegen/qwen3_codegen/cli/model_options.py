@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen3_codegen.cli.options import (
@@ -104,6 +105,28 @@ def open_model(args: argparse.Namespace, max_num_seqs: int) -> LLM:
         f"context {llm.engine.max_model_len} tokens"
     )
     return llm
+
+
+def require_tokenizer(model: str, hint: str) -> None:
+    """Refuses a folder without a tokenizer before an engine is built and weights are read.
+
+    Raises:
+        CodegenError: There is none.
+        RuntimeFault: The checkpoint's files do not fit.
+    """
+    from qwen3_runtime.checkpoint import open_checkpoint
+    from qwen3_runtime.text import load_tokenizer
+
+    folder = Path(model)
+    if not (folder / "config.json").is_file() or (folder / "tokenizer.json").is_file():
+        return
+    checkpoint = open_checkpoint(folder)
+    try:
+        found = load_tokenizer(checkpoint) is not None
+    finally:
+        checkpoint.close()
+    if not found:
+        raise CodegenError("this checkpoint has no tokenizer", where=model, hint=hint)
 
 
 def sampling_params(args: argparse.Namespace, llm: LLM) -> SamplingParams:

@@ -73,8 +73,16 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         help="portable calls InfiniCore's operators, native kernels of our own (cpu only); "
         "default: the device's",
     )
-    parser.add_argument("--ndev", type=int, default=1, metavar="N", help="number of devices (1)")
-    parser.add_argument("--quant", metavar="TYPE", help="weight quantisation")
+    parser.add_argument(
+        "--ndev",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of devices (1); more are not available in this version",
+    )
+    parser.add_argument(
+        "--quant", metavar="TYPE", help="weight quantisation; not available in this version"
+    )
 
 
 def refuse_unavailable(args: argparse.Namespace) -> None:

@@ -22,6 +22,10 @@ from qwen3_runtime.errors import CheckpointError
 __all__ = ["LocatedCheckpoint", "locate_checkpoint"]
 
 _CONFIG = "config.json"
+_EXPECTED = (
+    "a folder with config.json and safetensors, a .gguf file, or a model on the hub "
+    "(organisation/name)"
+)
 _SECONDS = 10.0
 """How long the hub may take to answer a question."""
 
@@ -54,6 +58,10 @@ def locate_checkpoint(model: str | Path, *, show_progress: bool = True) -> Locat
     model_id = model_id_of(model) if isinstance(model, str) else None
     if model_id is not None:
         return LocatedCheckpoint(_snapshot(model_id, show_progress), model_id.name)
+    if str(model).endswith((".yaml", ".yml")):
+        raise CodegenError(
+            "a model spec has no weights", where=model, expected=_EXPECTED, hint=_makes_some(model)
+        )
     if not Path(model).exists():
         raise _nothing_there(str(model))
     return LocatedCheckpoint(Path(model))
@@ -61,19 +69,19 @@ def locate_checkpoint(model: str | Path, *, show_progress: bool = True) -> Locat
 
 def _nothing_there(model: str) -> CodegenError:
     if model in model_names():
-        hint: str | None = (
-            f"{model} is a spec, which has no weights; `qwen3-codegen random --spec {model} "
-            f"-o FOLDER` makes some"
-        )
+        hint: str | None = f"{model} is a spec, which has no weights; {_makes_some(model)}"
     else:
         hint = nearest_model(model, model_names())
     return CodegenError(
         "no such folder or file",
         where=model,
-        expected="a folder with config.json and safetensors, a .gguf file, or a model on the hub "
-        "(organisation/name)",
+        expected=_EXPECTED,
         hint=hint,
     )
+
+
+def _makes_some(spec: str | Path) -> str:
+    return f"`qwen3-codegen random --spec {spec} -o FOLDER` makes some"
 
 
 def _snapshot(model: ModelId, show_progress: bool) -> Path:

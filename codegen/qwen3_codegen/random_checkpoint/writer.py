@@ -88,7 +88,11 @@ def _num_bytes(tensor: CheckpointTensor, dtype: DType) -> int:
 
 def _check_target(directory: Path, total: int) -> None:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise CodegenError("the folder exists and is not empty", where=directory)
+        raise CodegenError(
+            "the folder exists and is not empty",
+            where=directory,
+            hint="name another, or remove this one",
+        )
     existing = next(parent for parent in directory.absolute().parents if parent.exists())
     free = shutil.disk_usage(existing).free
     if total > free:

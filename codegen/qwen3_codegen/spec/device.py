@@ -20,6 +20,8 @@ from qwen3_codegen.spec.yaml_loader import read_yaml
 __all__ = ["DeviceSpec", "device_names", "load_device", "parse_dtype"]
 
 _SUFFIXES = (".yaml", ".yml")
+_MEANT = {"gpu": "nvidia, or the name of another maker's device"}
+"""Hints for names that mean no one device."""
 _LOWERINGS = ("portable", "native")
 
 
@@ -84,7 +86,7 @@ def _find_device(reference: str, where: object | None = None) -> DeviceSpec:
         f"unknown device '{reference}'",
         where=where,
         expected=f"a path ending in .yaml, or one of {', '.join(known)}",
-        hint=nearest(reference, known),
+        hint=_MEANT.get(reference.lower()) or nearest(reference, known),
     )
 
 
@@ -197,10 +199,13 @@ def _dtype(text: str, section: Section, problems: Problems) -> DType:
 _DTYPE_NAMES = {
     "float32": DType.F32,
     "f32": DType.F32,
+    "fp32": DType.F32,
     "bfloat16": DType.BF16,
     "bf16": DType.BF16,
     "float16": DType.F16,
     "f16": DType.F16,
+    "fp16": DType.F16,
+    "half": DType.F16,
 }
 
 
