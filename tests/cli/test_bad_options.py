@@ -55,22 +55,28 @@ def test_build_without_a_spec(cli):
 
 
 def test_infinicore_that_is_not_there(cli, model, tmp_path):
-    """The message lists every path that was looked at, and what to do."""
     root = tmp_path / "nowhere"
     error = cli("build", "--spec", model, "--infinicore", root).refused()
-    for path in ("include/infinicore.h", "lib/libinfiniop.so", "lib/lib/libinfiniop.so"):
-        assert f"missing {root / path}" in error
+    assert f"error: {root}: there is no such InfiniCore installation" in error
+    assert "missing" not in error
+    assert "--infinicore DIR" in error
     assert "qwen3-codegen infinicore install" in error
     assert not (tmp_path / "generated").exists()
 
 
 def test_infinicore_that_is_half_there(cli, model, tmp_path):
+    """The message lists every path that was looked at."""
     root = tmp_path / "half"
     (root / "lib").mkdir(parents=True)
     (root / "lib" / "libinfiniop.so").touch()
     error = cli("build", "--spec", model, "--infinicore", root).refused()
     assert f"found   {root / 'lib/libinfiniop.so'}" in error
     assert f"missing {root / 'lib/libinfinirt.so'}" in error
+
+
+def test_a_version_of_infinicore_that_cannot_be_installed(cli, model):
+    error = cli("build", "--spec", model, "--infinicore", "0.2.0").refused()
+    assert "only 0.1.0 can be installed: `qwen3-codegen infinicore install`" in error
 
 
 def test_an_infini_root_is_not_taken_silently(cli, model, tmp_path):
@@ -97,6 +103,28 @@ def test_out_that_is_a_file(cli, model, tmp_path):
 def test_out_that_cannot_be_made(cli, model):
     error = cli("build", "--spec", model, "--out", "/proc/none", "--emit-only").refused()
     assert "/proc/none" in error
+    assert "--out chooses another folder" in error
+
+
+@pytest.mark.compile
+def test_a_cache_that_cannot_be_made(cli, model):
+    error = cli("build", "--spec", model, QWEN3_CODEGEN_CACHE="/proc/none").refused()
+    assert "/proc/none" in error
+    assert "QWEN3_CODEGEN_CACHE chooses another folder" in error
+
+
+def test_an_unknown_instruction_set_is_said_first(cli, model):
+    error = cli("build", "--spec", model, "--isa", "sse").refused()
+    assert error.startswith("error: unknown instruction set 'sse'")
+
+
+def test_another_dtype_is_said(cli):
+    """The models of Qwen3 are in bfloat16."""
+    result = cli("build", "--spec", "qwen3-0.6b", "--dev", "ascend", "--emit-only")
+    assert (
+        "ascend does not compute in bfloat16, the model's dtype; float16 is used" in result.stderr
+    )
+    result.succeeded()
 
 
 def test_dump_ir_into_a_file(cli, model, tmp_path):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from qwen3_codegen.build.toolchain import instruction_set
 from qwen3_codegen.cli.options import (
     add_spec_options,
     add_target_options,
@@ -70,6 +71,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Builds; prints the folder on standard output."""
     refuse_unavailable(args)
+    instruction_set(args.isa)
     started = time.monotonic()
     spec = load_model(
         args.spec,
@@ -89,6 +91,11 @@ def run(args: argparse.Namespace) -> int:
         spelling=Spelling(spec=args.spec, dev=args.dev, arch=args.arch),
     )
     compiled = plan_model(spec, load_device(args.dev), options)
+    if options.dtype is None and compiled.plan.dtype is not spec.dtype:
+        say(
+            f"note: {args.dev} does not compute in {spec.dtype.value}, the model's dtype; "
+            f"{compiled.plan.dtype.value} is used"
+        )
     say(summary(compiled))
     _announce_replacement(args.out / compiled.plan.module_name, compiled)
     if args.emit_only:

@@ -78,6 +78,7 @@ def _converse(
             print("> ", end="", file=sys.stderr, flush=True)
             text = input()
         except EOFError:
+            print(file=sys.stderr)
             return 0
         except UnicodeDecodeError as error:
             raise CodegenError(

@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from types import ModuleType
 
 _COMMANDS = {
@@ -94,12 +95,26 @@ def _run(namespace: argparse.Namespace) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {error}{_other_folder(error, namespace)}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except MemoryError:
         print(f"error: out of memory\n  hint:     {_MEMORY_HINT}", file=sys.stderr)
         return EXIT_BAD_INPUT
     return code
+
+
+def _other_folder(error: OSError, namespace: argparse.Namespace) -> str:
+    """A line that says what chooses another folder than the one that cannot be written."""
+    from qwen3_codegen.paths import cache_dir
+
+    choices = {"--out": getattr(namespace, "out", None), "QWEN3_CODEGEN_CACHE": cache_dir()}
+    failed = Path(str(error.filename)).absolute()
+    for choice, folder in choices.items():
+        if folder is None or error.filename is None:
+            continue
+        if failed.is_relative_to(folder.absolute()) or folder.absolute().is_relative_to(failed):
+            return f"\n  hint:     {choice} chooses another folder"
+    return ""
 
 
 def _version() -> str:

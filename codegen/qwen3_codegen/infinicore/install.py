@@ -59,6 +59,8 @@ def probe(root: Path) -> InstalledInfiniCore:
         InfiniCoreError: Something is missing; the message lists every path that was looked at.
     """
     root = root.expanduser().absolute()
+    if not root.exists():
+        raise _no_root(root)
     include_dir = root / "include"
     lib_dirs = (root / "lib", root / "lib" / "lib")
     lib_dir = next((d for d in lib_dirs if all((d / n).is_file() for n in _LIBRARIES[:2])), None)
@@ -70,10 +72,22 @@ def probe(root: Path) -> InstalledInfiniCore:
             where=root,
             got="".join(f"\n    {'found  ' if p.is_file() else 'missing'} {p}" for p in looked),
             expected="include/ and, in lib/ or lib/lib/, the libraries",
-            hint="set INFINI_ROOT to InfiniCore's installation, or run "
-            "`qwen3-codegen infinicore install`",
+            hint="--infinicore DIR takes the folder of InfiniCore's installation; "
+            "`qwen3-codegen infinicore install` makes one",
         )
     return InstalledInfiniCore(root, include_dir, lib_dir, _release_of(include_dir))
+
+
+def _no_root(root: Path) -> InfiniCoreError:
+    """A folder that is not there, or a version that was taken for one."""
+    install = "`qwen3-codegen infinicore install`"
+    if re.fullmatch(r"v?\d+(\.\d+)+", root.name):
+        hint = f"only {', '.join(_SHA256)} can be installed: {install}"
+    else:
+        hint = (
+            f"--infinicore DIR takes the folder of InfiniCore's installation; {install} makes one"
+        )
+    return InfiniCoreError("there is no such InfiniCore installation", where=root, hint=hint)
 
 
 def install(
