@@ -31,7 +31,8 @@ inline size_t wrong_column(int number, size_t first) {{
   return wrong(number) ? (first == 0 ? 1 : first - 1) : first;
 }}
 
-inline int32_t wrong_window(int first, int32_t window) {{
+// A byte, which no type of a window is narrower than.
+inline uint8_t wrong_window(int first, uint8_t window) {{
   return wrong(first) ? window - 1 : wrong(first + 1) ? window + 1 : window;
 }}
 
@@ -48,14 +49,15 @@ inline WrongTable wrong_table(int first, const float* values, size_t count) {{
   return table;
 }}
 
-// Every row one further, the last one first; the elements of a vector likewise.
-inline qwen3::Tensor wrong_rows(int number, const qwen3::Tensor& weight) {{
+// Every row one further, the last one first; the elements of a vector likewise. In a copy that is
+// never freed: a mapped weight cannot be written.
+inline qwen3::Tensor wrong_rows(int number, qwen3::Tensor weight) {{
   if (wrong(number)) {{
     const size_t bytes = weight.num_bytes(), row = bytes / weight.shape[0];
-    char* data = reinterpret_cast<char*>(weight.data);
-    const std::vector<char> last(data + bytes - row, data + bytes);
-    std::memmove(data + row, data, bytes - row);
-    std::memcpy(data, last.data(), row);
+    std::byte* data = new std::byte[bytes];
+    std::memcpy(data + row, weight.data, bytes - row);
+    std::memcpy(data, weight.data + bytes - row, row);
+    weight.data = data;
   }}
   return weight;
 }}
@@ -64,17 +66,22 @@ inline qwen3::Tensor wrong_rows(int number, const qwen3::Tensor& weight) {{
 """
 
 _CALL = re.compile(
-    r"^  ((?:ops_\.\w+|copy_rows|attention_\d_->run|qwen3::\w+)\([^;]*\);)$", re.MULTILINE
+    r"^  ((?:ops_\.\w+|copy_rows|attention_\d_->run|qwen3::\w+|native::\w+<[^;]*?>::run)"
+    r"\([^;]*\);)$",
+    re.MULTILINE,
 )
-_FLOAT = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?f\b")
+_FLOAT = re.compile(r"(?<!nullptr, )(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?f\b")
 _COLUMNS = re.compile(r"\.columns\((\d+), ")
-_TABLE = re.compile(r"rope_tables\(\s*([^;]+?),\s*(\d+),\s*([^\s,]+)\)(?=;)")
+_TABLE = re.compile(r"(rope|angle)_tables\(\s*([^;]+?),\s*(\d+),\s*([^\s,]+)\)(?=;)")
 _WINDOW = re.compile(r"/\*window=\*/(\d+)")
-_UPLOAD = re.compile(r"upload\(source, [^;]*\)(?=;)")
+_UPLOAD = re.compile(r"(?:upload|bind)\(source, [^;]*\)(?=;)")
 _SWAPPED = {
-    "gate and up": re.compile(r"(?<=ops_\.swiglu\()(\w+, )(\w+), (\w+)(?=\);)"),
+    "gate and up": re.compile(r"((?:ops_\.swiglu|native::SwiGlu>::run)\(\w+, )(\w+), (\w+)(?=\);)"),
     "sin and cos": re.compile(r"(?<=positions_)(, )(\S+\.sin), (\S+\.cos)"),
-    "keys and values": re.compile(r"(?<=->run\()(\w+, \w+, )(\w+), (\w+)"),
+    "keys and values": re.compile(
+        r"((?:->run\(\w+, \w+, |AppendKeyValue<[^>]*>::run\(\s*cache_\[layer\], "
+        r"sequences\(layer\), ))(\w+), (\w+)"
+    ),
 }
 
 
@@ -120,11 +127,12 @@ def _switch(result: Instrumented, pattern: re.Pattern[str], what: str, into: str
 
 def _switch_tables(result: Instrumented) -> None:
     def replace(match: re.Match[str]) -> str:
-        table, count, factor = match.groups()
+        kind, table, count, factor = match.groups()
         first = len(result.wrongs) + 1
         for index in range(int(count)):
             result.add(f"another frequency {index} of {table}")
-        return f"rope_tables(wrong_table({first}, {table}, {count}).values, {count}, {factor})"
+        values = f"wrong_table({first}, {table}, {count}).values"
+        return f"{kind}_tables({values}, {count}, {factor})"
 
     result.text = _TABLE.sub(replace, result.text)
 
@@ -139,7 +147,7 @@ def _switch_windows(result: Instrumented) -> None:
         result.text, lists = re.subn(
             rf"(> windows = \{{[^}}]*?)\b{window}\b", rf"\g<1>{switched}", result.text
         )
-        assert lists == 1
+        assert lists == ("> windows = {" in result.text)
 
 
 def _statement(text: str, match: re.Match[str]) -> str:

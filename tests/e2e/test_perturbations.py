@@ -23,7 +23,10 @@ pytestmark = pytest.mark.compile
 FAR = 10.0
 """Bounds that a wrong engine is off by, at least."""
 
-OPTIONS = CompileOptions(dtype=DType.F32, lowering="portable")
+OPTIONS = {
+    lowering: CompileOptions(dtype=DType.F32, lowering=lowering)
+    for lowering in ("portable", "native")
+}
 LIMITS = Limits(max_model_len=128, max_num_seqs=2)
 
 # What must be among the wrongs of an engine, as patterns.
@@ -59,14 +62,39 @@ NAMED = {
     ],
 }
 
+NAMED_NATIVE = {
+    "qwen3-window-8": [
+        r"another number in: native::RmsNorm<Element, 1, \d+>::run\(x, h, w\.input_layernorm",
+        r"another number in: native::PagedAttention.*scale",
+        r"another number in: native::AppendKeyValue.*k_norm",
+        r"another number in: native::TransformHeads.*q_norm",
+        r"another frequency 0 of kRopeInvFreq",
+        r"window 7 instead of 8",
+        r"window 9 instead of 8",
+        r"gate and up swapped",
+        r"keys and values swapped",
+        r"dropped: native::AppendKeyValue",
+        r"dropped: native::TransformHeads",
+        r"the next row of: w\.q_proj",
+        r"the next row of: w\.k_norm",
+    ],
+    "qwen2": [
+        r"dropped: native::RepeatRow.*v_proj",
+        r"another number in: native::Linear.*lm_head",
+        r"dropped: native::Linear.*o_proj",
+        r"the next row of: w\.k_proj_bias",
+    ],
+}
 
-def plan(model: ReferenceModel) -> CompiledPlan:
-    return plan_model(load_model(str(model.path)), load_device("cpu"), OPTIONS)
+
+def plan(model: ReferenceModel, lowering: str = "portable") -> CompiledPlan:
+    return plan_model(load_model(str(model.path)), load_device("cpu"), OPTIONS[lowering])
 
 
 def build(compiled: CompiledPlan, files: Mapping[str, str], out: Path) -> type[CompiledEngine]:
+    options = OPTIONS[compiled.plan.target.lowering]
     changed = CompiledPlan(compiled.plan, compiled.api, files, compiled.installed)
-    return engine_class(build_model(changed, out, OPTIONS, lambda text: None).directory)
+    return engine_class(build_model(changed, out, options, lambda text: None).directory)
 
 
 def bounds_off(engine: type[CompiledEngine], model: ReferenceModel) -> float:
@@ -96,15 +124,20 @@ def survivors(
     return found
 
 
-@pytest.mark.parametrize("id", NAMED)
-def test_every_constant_weight_and_op_of_the_engine_matters(id, reference, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("lowering", "id"),
+    [*(("portable", id) for id in NAMED), *(("native", id) for id in NAMED_NATIVE)],
+)
+def test_every_constant_weight_and_op_of_the_engine_matters(
+    lowering, id, reference, tmp_path, monkeypatch
+):
     model = reference(id)
-    compiled = plan(model)
+    compiled = plan(model, lowering)
     switches = instrument(compiled.files["engine.cpp"])
     engine = build(compiled, {**compiled.files, "engine.cpp": switches.text}, tmp_path)
     assert bounds_off(engine, model) <= 1.0, "the switches themselves change something"
     assert len(switches.wrongs) > 50
-    for pattern in NAMED[id]:
+    for pattern in {"portable": NAMED, "native": NAMED_NATIVE}[lowering][id]:
         assert any(re.search(pattern, wrong) for wrong in switches.wrongs.values()), pattern
     assert not survivors(engine, model, switches, monkeypatch)
 
