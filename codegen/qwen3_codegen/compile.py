@@ -108,7 +108,7 @@ def plan_model(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> 
         CodegenError: The model or a choice does not fit the device.
     """
     spec = with_dtype(spec, _dtype(spec, device, options))
-    installed = _installed(options)
+    installed = _installed(device, options)
     api = load_api(_release(device, options, installed))
     emulated = not device.is_host and installed is None
     target = TargetPlan(
@@ -234,13 +234,23 @@ def _lowering(
     return wanted
 
 
-def _installed(options: CompileOptions) -> InstalledInfiniCore | None:
+def _installed(device: DeviceSpec, options: CompileOptions) -> InstalledInfiniCore | None:
     if options.infinicore == EMBEDDED:
         return None
     path = Path(options.infinicore)
     if options.infinicore == "0.1.0" and not path.is_dir():
         path = default_root(options.infinicore)
-    return probe(path)
+    installed = probe(path)
+    if installed.devices is not None and device.infinicore not in installed.devices:
+        raise CodegenError(
+            f"this InfiniCore was not built for '{device.label}'",
+            where=installed.root,
+            got=", ".join(installed.devices),
+            expected=device.infinicore,
+            hint="leave --infinicore out to emulate the device, or give the folder of an "
+            "InfiniCore that has it: --infinicore DIR",
+        )
+    return installed
 
 
 def _release(

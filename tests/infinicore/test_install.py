@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from qwen3_codegen.errors import BuildError, InfiniCoreError
+from qwen3_codegen.compile import CompileOptions, plan_model
+from qwen3_codegen.errors import BuildError, CodegenError, InfiniCoreError
 from qwen3_codegen.infinicore import install as module
 from qwen3_codegen.infinicore.headers import write_headers
 from qwen3_codegen.infinicore.install import default_root, install, probe
+from qwen3_codegen.spec.catalog import load_model
+from qwen3_codegen.spec.device import load_device
 
 SOURCES = {
     "include/infinicore.h": "#define __C\n",
@@ -68,7 +71,8 @@ def test_a_source_tree_becomes_a_root(tmp_path):
     assert (found.release, found.lib_dir) == ("0.1.0", root / "lib")
     assert (root / "lib" / "libinfiniccl.so").is_file()
     assert told == ["compiling InfiniCore"]
-    assert everything_below(root) == {"include", "lib"}
+    assert found.devices == ("cpu",)
+    assert everything_below(root) == {"devices.txt", "include", "lib"}
     assert everything_below(root.parent) == {"0.1.0", ".0.1.0.lock"}
     again: list[str] = []
     install(root, source=tmp_path / "gone", progress=again.append)
@@ -179,6 +183,15 @@ def test_probe_tells_the_release(tmp_path, release, lib):
     found = probe(tmp_path)
     assert (found.release, found.lib_dir) == (release, tmp_path / lib)
     assert found.include_dir == tmp_path / "include"
+
+
+@pytest.mark.compile
+def test_an_engine_for_a_device_it_was_not_built_for_is_refused(tmp_path):
+    root = install(tmp_path / "root", source=source_tree(tmp_path / "source"))
+    options = CompileOptions(infinicore=str(root))
+    with pytest.raises(CodegenError, match="not built for 'mlu'") as caught:
+        plan_model(load_model("qwen3-0.6b"), load_device("mlu"), options)
+    assert "leave --infinicore out to emulate" in str(caught.value)
 
 
 def test_probe_lists_what_it_looked_at(tmp_path):

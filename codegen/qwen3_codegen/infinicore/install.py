@@ -33,6 +33,8 @@ _SHA256 = {"0.1.0": "f11f9ab33ad3a2dd943daf4c1d987162e86e1239abb1a178791bf8a9a2e
 
 _MAX_UNPACKED_BYTES = 64 << 20
 _LIBRARIES = ("libinfinirt.so", "libinfiniop.so", "libinfiniccl.so")
+_DEVICES = "devices.txt"
+"""Beside the libraries we build: the devices they are for, one a line."""
 _HEADERS = ("infinicore.h", "infinirt.h", "infiniop.h", "infiniop/ops/rope.h")
 
 
@@ -45,6 +47,8 @@ class InstalledInfiniCore:
     lib_dir: Path
     release: str
     """API release its headers declare."""
+    devices: tuple[str, ...] | None = None
+    """Devices it was built for; None where another build than ours made it."""
 
 
 def default_root(version: str = "0.1.0") -> Path:
@@ -75,7 +79,10 @@ def probe(root: Path) -> InstalledInfiniCore:
             hint="--infinicore DIR takes the folder of InfiniCore's installation; "
             "`qwen3-codegen infinicore install` makes one",
         )
-    return InstalledInfiniCore(root, include_dir, lib_dir, _release_of(include_dir))
+    devices = (root / _DEVICES).read_text("utf-8").split() if (root / _DEVICES).is_file() else None
+    return InstalledInfiniCore(
+        root, include_dir, lib_dir, _release_of(include_dir), tuple(devices) if devices else None
+    )
 
 
 def _no_root(root: Path) -> InfiniCoreError:
@@ -128,6 +135,7 @@ def install(
             tree = _source_tree(version, source, Path(scratch), progress)
             progress("compiling InfiniCore")
             built = _build(tree, Path(scratch))
+            (built / _DEVICES).write_text(f"{device}\n", encoding="utf-8")
             probe(built)
             if root.exists():
                 root.rmdir()
