@@ -119,6 +119,13 @@ def test_every_fault_is_reported_at_once() -> None:
     ]
 
 
+def test_an_unknown_field_names_the_architectures_that_have_it() -> None:
+    message = changed(mlp_bias=True)
+    assert "hint:     one of these architectures has it: --arch" in message
+    assert "--arch llama" in message
+    assert "--arch qwen3" not in message
+
+
 def test_unknown_fields_are_errors_that_name_a_near_one() -> None:
     message = changed(hiden_size=24)
     assert message.splitlines() == [
@@ -127,6 +134,7 @@ def test_unknown_fields_are_errors_that_name_a_near_one() -> None:
         "  hint:     did you mean 'hidden_size'?; or --ignore-config-key hiden_size if it does not "
         "change the forward pass",
     ]
+    assert "hint:     code from a checkpoint is never run" in changed(trust_remote_code=True)
     ignored = model(changes={"foo": 1}, ignore_config_keys=("foo",))
     assert ignored.ignored_config_keys == ("foo",)
 

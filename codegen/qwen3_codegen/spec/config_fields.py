@@ -119,13 +119,28 @@ def _unknown_field(
             f"unknown config field '{key}'", where=source.where(key), hint=nearest(key, known)
         )
     ignore = f"--ignore-config-key {key} if it does not change the forward pass"
-    near = nearest(key, known)
+    if key == "trust_remote_code":
+        ignore = f"code from a checkpoint is never run; --ignore-config-key {key} accepts the field"
+    near = nearest(key, known) or _other_architectures(key)
     return SpecError(
         f"config field '{key}' is unknown to this architecture",
         where=source.where(key),
         got=kind_of(value),
         hint=f"{near}; or {ignore}" if near else ignore,
     )
+
+
+def _other_architectures(key: str) -> str | None:
+    """Returns a hint naming the shipped architectures that do know a field, None if none does."""
+    from qwen3_codegen.spec.catalog import architecture_names, load_architecture  # imports this
+
+    knowing = [
+        name for name in architecture_names() if key in load_architecture(name).config.fields
+    ]
+    if not knowing:
+        return None
+    several = "one of these architectures has" if len(knowing) > 1 else "this architecture has"
+    return f"{several} it: {', '.join(f'--arch {name}' for name in knowing)}"
 
 
 def _check_equal(
