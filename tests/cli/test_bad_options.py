@@ -118,6 +118,20 @@ def test_an_unknown_instruction_set_is_said_first(cli, model):
     assert error.startswith("error: unknown instruction set 'sse'")
 
 
+def test_a_device_of_ones_own_is_named(cli, model, tmp_path):
+    (tmp_path / "mine.yaml").write_text("device: mychip\nextends: cambricon\n", encoding="utf-8")
+    result = cli("build", "--spec", model, "--dev", "mine.yaml", "--emit-only")
+    assert " on mychip (cambricon) (emulated on the CPU), " in result.stderr
+    result.succeeded()
+
+
+def test_a_conversation_that_ends_leaves_the_line(cli, checkpoint, tmp_path):
+    spoken = _with_a_template(checkpoint, tmp_path / "spoken")
+    result = cli("chat", "--model", spoken, "--engine", "interpreter", stdin="")
+    assert result.stderr.endswith("> \n")
+    result.succeeded()
+
+
 def test_another_dtype_is_said(cli):
     """The models of Qwen3 are in bfloat16."""
     result = cli("build", "--spec", "qwen3-0.6b", "--dev", "ascend", "--emit-only")
