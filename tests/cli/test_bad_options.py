@@ -162,6 +162,7 @@ def test_a_compiler_that_is_not_there(cli, model, tmp_path):
         (["graph", "--spec", "qwen3-1.7b", "--format", "png"], r"png"),
         (["specs", "show", "qwen3-1.6b"], r"did you mean 'qwen3-"),
         (["specs", "hide"], r"hide"),
+        (["specs", "qwen3-1.7b"], r"usage: qwen3-codegen specs .*show NAME"),
         (["infinicore"], r"ACTION|install"),
         (["infinicore", "install", "--source", "nowhere"], r"nowhere"),
         (["import", "nowhere", "-o", "spec.yaml"], r"nowhere"),

@@ -24,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         allow_abbrev=False,
     )
     parser.set_defaults(run=run_list)
-    commands = parser.add_subparsers(metavar="show")
+    commands = parser.add_subparsers(metavar="show NAME")
     show = commands.add_parser(
         "show", help="exact parameters, weight bytes per dtype, cache bytes per token"
     )
