@@ -24,7 +24,7 @@ STAGES = (
     {"build"},
 )
 """Parts of the compiler; each may import its own set and those before it. What is not listed (the
-driver, the Python face, the command line) stands after all of them, and ``cli`` last."""
+driver, the Python face, the command line) stands after all of them, and ``cli`` and ``__main__`` last."""
 
 LINE_LIMIT = 500
 TEMPLATE_LINE_LIMIT = 200
@@ -38,7 +38,7 @@ PERSONAL_PATH = re.compile(r"(?<![\w.])/(home|work|Users)/\w")
 
 def stage_of(module: str) -> int:
     part = module.split(".")[1] if "." in module else ""
-    if part == "cli":
+    if part in ("cli", "__main__"):
         return len(STAGES) + 1
     return next((rank for rank, parts in enumerate(STAGES) if part in parts), len(STAGES))
 
