@@ -24,7 +24,7 @@ STAGES = (
     {"build"},
 )
 """Parts of the compiler; each may import its own set and those before it. What is not listed (the
-driver, the Python face, the command line) stands after all of them, and ``cli`` and ``__main__`` last."""
+driver, the Python face, the command line) stands after all of them, the command line last."""
 
 LINE_LIMIT = 500
 TEMPLATE_LINE_LIMIT = 200
