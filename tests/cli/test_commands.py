@@ -210,7 +210,8 @@ def test_builds_at_the_same_time(cli, model, tmp_path, engine_cache):
 
 @pytest.mark.compile
 def test_an_interrupted_build_leaves_nothing_in_the_way(cli, model, tmp_path, engine_cache):
-    build = ["build", "--spec", model, "--out", "out", "--set", "rope_theta=322.5"]
+    unheard_of = f"rope_theta={300 + time.time_ns() % 10**6 / 1000}"  # no run before made it
+    build = ["build", "--spec", model, "--out", "out", "--set", unheard_of]
     cli("build", "--spec", model, "--out", "warm").succeeded()  # the shared runtime is there
     environment = {**os.environ, "QWEN3_CODEGEN_CACHE": str(engine_cache)}
     for sent in (signal.SIGINT, signal.SIGKILL):
