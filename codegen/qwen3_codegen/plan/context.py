@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -116,16 +116,6 @@ class RegionContext:
     def type_of(self, name: str) -> ValueType:
         """Returns the type of a value or weight."""
         return self.values[name].type
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GraphLowering:
-    """One way to carry graphs out, as the planner uses it."""
-
-    refuse_unknown_ops: Callable[[Graph], None]
-    lower_node: Callable[[Node, RegionContext], Lowered]
-    copy: Callable[[Node, RegionContext, TensorRef, str], Action]
-    """Copies the value of that name; the node is what needs it, for messages."""
 
 
 def number(node: Node, name: str) -> float:

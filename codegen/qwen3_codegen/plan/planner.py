@@ -61,7 +61,7 @@ def plan_engine(graph: Graph, request: PlanRequest) -> EnginePlan:
     return _Planner(graph, request).plan()
 
 
-_LOWERINGS = {"native": native.LOWERING, "portable": portable.LOWERING}
+_LOWERINGS = {lowering.name: lowering for lowering in (native.LOWERING, portable.LOWERING)}
 
 
 def _rotates_halves(api: InfiniCoreApi) -> bool:
@@ -178,7 +178,7 @@ class _Planner:
             storage.advance(index)
             before = set(self._engine.operators)
             self._engine.operators = set()
-            definitions, actions = self._lowering.lower_node(node, context)
+            definitions, actions = self._lowering.ops[node.op](node, context)
             used = self._used_by_op.setdefault(node.op, set())
             used.update(self._engine.operators, _kernels_of(actions))
             self._engine.operators |= before

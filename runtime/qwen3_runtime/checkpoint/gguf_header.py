@@ -60,7 +60,7 @@ class GgufHeader:
         if value is None:
             return None
         if kind is float and type(value) in (float, int):
-            return shortest_float(float(value))  # type: ignore[arg-type]
+            return shortest_float(float(value))  # type: ignore[arg-type] # its type was looked at
         if type(value) is not kind:
             raise self.fault(key, value, kind.__name__)
         return value

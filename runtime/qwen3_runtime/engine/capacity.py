@@ -269,7 +269,7 @@ def _positive_or_none(name: str, value: object, unit: str = "") -> int | None:
 def _positive(name: str, value: object, unit: str = "") -> int:
     """Takes what counts as an int, NumPy's too; bytes may be beyond 31 bits."""
     try:
-        number = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+        number = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type] # what it refuses is caught
     except TypeError:
         number = 0
     if number < 1:

@@ -6,12 +6,12 @@ own. The classes that are called stand in ``runtime/cpp/engine/native/ops.hpp``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from qwen3_codegen.errors import LoweringError
-from qwen3_codegen.ir.graph import Graph, Node, Value
-from qwen3_codegen.ir.ops import OPS
+from qwen3_codegen.ir.graph import Node, Value
 from qwen3_codegen.plan.context import Lowered, RegionContext, number, onto, target_of
+from qwen3_codegen.plan.lowering import NodeLowering
 from qwen3_codegen.plan.records import (
     Action,
     AttentionOptions,
@@ -35,37 +35,6 @@ _UNARY = {
     "tanh": "Tanh",
 }
 """Function of ``ops.hpp`` for each op on single elements."""
-
-
-def refuse_unknown_ops(graph: Graph) -> None:
-    """Refuses a graph with ops that have no kernel, naming all of them.
-
-    Raises:
-        LoweringError: There is such an op; the place is that of the first one.
-    """
-    unknown: dict[str, Node] = {}
-    for region in graph.regions():
-        for node in region.nodes:
-            if node.op not in LOWERINGS:
-                unknown.setdefault(node.op, node)
-    if unknown:
-        reasons = [f"{op}: {OPS[op].lowerings['native'].refusal}" for op in sorted(unknown)]
-        raise LoweringError(
-            f"the native lowering cannot carry out {', '.join(sorted(unknown))}",
-            where=next(iter(unknown.values())).location,
-            got="; ".join(reasons),
-            expected=", ".join(sorted(LOWERINGS)),
-            hint="the interpreter engine runs this model (--engine interpreter)",
-        )
-
-
-def lower_node(node: Node, context: RegionContext) -> Lowered:
-    """Returns what carries a node out.
-
-    Raises:
-        LoweringError: No kernel takes these shapes.
-    """
-    return LOWERINGS[node.op](node, context)
 
 
 def copy_value(node: Node, context: RegionContext, target: TensorRef, name: str) -> Action:
@@ -265,7 +234,7 @@ def _concat(node: Node, context: RegionContext) -> Lowered:
     return (definition,), tuple(actions)
 
 
-LOWERINGS: Mapping[str, Callable[[Node, RegionContext], Lowered]] = {
+LOWERINGS: Mapping[str, NodeLowering] = {
     "add": _binary,
     "attention": _attention,
     "concat": _concat,

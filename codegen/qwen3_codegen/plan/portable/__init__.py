@@ -1,10 +1,8 @@
 """The portable lowering: IR ops as calls of InfiniCore operators, on any device."""
 
-from qwen3_codegen.plan.context import GraphLowering
-from qwen3_codegen.plan.portable.lowerings import copy_value, lower_node, refuse_unknown_ops
+from qwen3_codegen.plan.lowering import GraphLowering
+from qwen3_codegen.plan.portable.lowerings import LOWERINGS, copy_value
 
-LOWERING = GraphLowering(
-    refuse_unknown_ops=refuse_unknown_ops, lower_node=lower_node, copy=copy_value
-)
+LOWERING = GraphLowering(name="portable", ops=LOWERINGS, copy=copy_value)
 
 __all__ = ["LOWERING"]

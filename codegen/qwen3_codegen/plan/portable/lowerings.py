@@ -6,13 +6,13 @@ otherwise it gets memory of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import LoweringError
-from qwen3_codegen.ir.graph import Graph, Node
-from qwen3_codegen.ir.ops import OPS
+from qwen3_codegen.ir.graph import Node
 from qwen3_codegen.plan.context import Lowered, RegionContext, number, spread_vector
+from qwen3_codegen.plan.lowering import NodeLowering
 from qwen3_codegen.plan.portable.elementwise import (
     lower_binary,
     lower_gelu_tanh,
@@ -35,37 +35,6 @@ from qwen3_codegen.plan.shape_lowerings import lower_reshape, lower_split
 
 NEOX = "INFINIOP_ROPE_ALGO_GPT_NEOX"
 GPT_J = "INFINIOP_ROPE_ALGO_GPT_J"
-
-
-def refuse_unknown_ops(graph: Graph) -> None:
-    """Refuses a graph with ops for which no decomposition is known, naming all of them.
-
-    Raises:
-        LoweringError: There is such an op; the place is that of the first one.
-    """
-    unknown: dict[str, Node] = {}
-    for region in graph.regions():
-        for node in region.nodes:
-            if node.op not in LOWERINGS:
-                unknown.setdefault(node.op, node)
-    if unknown:
-        reasons = [f"{op}: {OPS[op].lowerings['portable'].refusal}" for op in sorted(unknown)]
-        raise LoweringError(
-            f"the portable lowering cannot carry out {', '.join(sorted(unknown))}",
-            where=next(iter(unknown.values())).location,
-            got="; ".join(reasons),
-            expected=", ".join(sorted(LOWERINGS)),
-            hint="the interpreter engine runs this model (--engine interpreter)",
-        )
-
-
-def lower_node(node: Node, context: RegionContext) -> Lowered:
-    """Returns what carries a node out.
-
-    Raises:
-        LoweringError: The device lacks an operator.
-    """
-    return LOWERINGS[node.op](node, context)
 
 
 def copy_value(node: Node, context: RegionContext, target: TensorRef, name: str) -> Action:
@@ -244,7 +213,7 @@ def _concat(node: Node, context: RegionContext) -> Lowered:
     return (definition,), tuple(actions)
 
 
-LOWERINGS: Mapping[str, Callable[[Node, RegionContext], Lowered]] = {
+LOWERINGS: Mapping[str, NodeLowering] = {
     "add": lower_binary,
     "attention": _attention,
     "concat": _concat,
@@ -265,4 +234,4 @@ LOWERINGS: Mapping[str, Callable[[Node, RegionContext], Lowered]] = {
 }
 """The ops this lowering carries out; every other op is refused by name."""
 
-__all__ = ["LOWERINGS", "lower_node", "refuse_unknown_ops"]
+__all__ = ["LOWERINGS", "copy_value"]
