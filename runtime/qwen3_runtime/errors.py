@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-__all__ = ["CheckpointError", "EngineError", "RequestError", "RuntimeFault", "TokenizerError"]
+__all__ = [
+    "CheckpointError",
+    "EngineError",
+    "QueueFullError",
+    "RequestError",
+    "RuntimeFault",
+    "TokenizerError",
+]
 
 
 class RuntimeFault(Exception):
@@ -53,6 +60,10 @@ class TokenizerError(RuntimeFault):
 
 class RequestError(RuntimeFault):
     """A prompt or its sampling parameters cannot be served."""
+
+
+class QueueFullError(RuntimeFault):
+    """Too many requests wait already; a later try may find room."""
 
 
 class EngineError(RuntimeFault):

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 from numbers import Number
 from typing import TypeAlias
 
 from qwen3_runtime.checkpoint import Checkpoint
-from qwen3_runtime.engine.batch import Engine, FloatRows
+from qwen3_runtime.engine.batch import Engine
+from qwen3_runtime.engine.core import EngineCore, EngineRequest, TokenOutput
 from qwen3_runtime.engine.prefill import check_token_ids, prompt_list
-from qwen3_runtime.engine.scheduler import ScheduledStep, Scheduler, Sequence
 from qwen3_runtime.errors import RequestError
 from qwen3_runtime.generation_config import end_token_ids
 from qwen3_runtime.sampling import SamplingParams
-from qwen3_runtime.sampling.sampler import Draw, Sampler, sampler_for
 from qwen3_runtime.text import IncrementalDetokenizer, StopChecker, Tokenizer
 
 Prompt: TypeAlias = str | SequenceOf[int]
@@ -34,27 +33,22 @@ class RequestOutput:
     finish_reason: str
     """``stop`` (end token, stop token or stop string) or ``length``."""
     num_prompt_tokens: int
+    num_cached_tokens: int = 0
+    """Tokens of the prompt that the cache held already."""
 
 
 @dataclass(slots=True, eq=False)
 class _Request:
-    """A prompt on its way."""
+    """The text side of a prompt on its way."""
 
     index: int
-    sequence: Sequence
-    params: SamplingParams
-    num_prompt_tokens: int
-    max_tokens: int
-    seed: int
-    end_token_ids: frozenset[int]
+    engine_request: EngineRequest
     detokenizer: IncrementalDetokenizer | None
     stop: StopChecker
+    output_ids: list[int] = field(default_factory=list)
     pieces: list[str] = field(default_factory=list)
     finish_reason: str | None = None
-
-    @property
-    def output_ids(self) -> list[int]:
-        return self.sequence.token_ids[self.num_prompt_tokens :]
+    num_cached_tokens: int = 0
 
 
 class Generator:
@@ -72,7 +66,7 @@ class Generator:
         self._end_token_ids = frozenset(end_token_ids(checkpoint))
         if tokenizer is not None:
             self._end_token_ids |= frozenset(tokenizer.eos_token_ids)
-        self._sampler: Sampler = sampler_for(engine)
+        self._core = EngineCore(engine)
 
     def generate(
         self,
@@ -89,8 +83,7 @@ class Generator:
                 zip(given, _one_each(params, len(given)), strict=True)
             )
         ]
-        for _ in self._run(requests, on_text):
-            pass
+        self._run(requests, on_text)
         return [_output(request) for request in requests]
 
     def chat(
@@ -129,50 +122,33 @@ class Generator:
             )
         if params.stop and self._tokenizer is None:
             raise RequestError("stop strings need a tokenizer", where=f"prompt {index}")
-        max_tokens = room if params.max_tokens is None else min(room, params.max_tokens)
+        engine_request = EngineRequest(
+            request_id=str(index),
+            prompt_token_ids=tuple(ids),
+            params=params,
+            max_tokens=room if params.max_tokens is None else min(room, params.max_tokens),
+            end_token_ids=frozenset() if params.ignore_eos else self._end_token_ids,
+            seed=params.seed_or_new(),
+        )
         return _Request(
             index=index,
-            sequence=Sequence(ids),
-            params=params,
-            num_prompt_tokens=len(ids),
-            max_tokens=max_tokens,
-            seed=params.seed_or_new(),
-            end_token_ids=frozenset() if params.ignore_eos else self._end_token_ids,
+            engine_request=engine_request,
             detokenizer=self._tokenizer.stream() if self._tokenizer else None,
             stop=StopChecker(params.stop),
         )
 
-    def _run(self, requests: SequenceOf[_Request], on_text: OnText | None) -> Iterator[None]:
-        scheduler = Scheduler(self._engine)
-        by_sequence = {id(request.sequence): request for request in requests}
-        for request in requests:
-            scheduler.add(request.sequence)
-        while scheduler.has_work:
-            step = scheduler.schedule()
-            logits = self._engine.forward(step.batch)
-            scheduler.advance(step)
-            for request, token in self._sample(step, by_sequence, logits):
-                request.sequence.token_ids.append(token)
-                _take(request, token, on_text)
-                if request.finish_reason is not None:
-                    scheduler.finish(request.sequence)
-            yield
-
-    def _sample(
-        self, step: ScheduledStep, by_sequence: Mapping[int, _Request], logits: FloatRows
-    ) -> list[tuple[_Request, int]]:
-        ready = [
-            (by_sequence[id(share.sequence)], share) for share in step.shares if share.logit_rows
-        ]
-        if not ready:
-            return []
-        rows = logits[[share.logit_rows[-1] for _, share in ready]]
-        draws = [
-            Draw(request.params, request.seed, len(request.sequence.token_ids))
-            for request, _ in ready
-        ]
-        tokens = self._sampler.sample(rows, draws)
-        return [(request, token) for (request, _), token in zip(ready, tokens, strict=True)]
+    def _run(self, requests: SequenceOf[_Request], on_text: OnText | None) -> None:
+        by_id = {request.engine_request.request_id: request for request in requests}
+        try:
+            for request in requests:
+                self._core.add(request.engine_request)
+            while self._core.has_work:
+                for output in self._core.step():
+                    _take(by_id[output.request_id], output, on_text)
+                    if by_id[output.request_id].finish_reason is not None:
+                        self._core.abort([output.request_id])
+        finally:
+            self._core.abort(by_id)  # what an error or Ctrl-C left
 
 
 def _as_list(prompts: object) -> list[object]:
@@ -205,17 +181,18 @@ def _one_each(
     return each
 
 
-def _take(request: _Request, token: int, on_text: OnText | None) -> None:
+def _take(request: _Request, output: TokenOutput, on_text: OnText | None) -> None:
     """Adds a token's text and finds out whether the request is finished."""
-    if token in request.end_token_ids or token in request.params.stop_token_ids:
-        request.finish_reason = "stop"
-        _emit(request, "", on_text, last=True)
-        return
-    text = request.detokenizer.add(token) if request.detokenizer else ""
-    is_last = len(request.output_ids) >= request.max_tokens
-    if is_last:
-        request.finish_reason = "length"
-    _emit(request, text, on_text, last=is_last)
+    if output.token_id is None:
+        assert output.error is not None, "a failed request has an error"
+        raise output.error
+    request.output_ids.append(output.token_id)
+    request.num_cached_tokens = output.num_cached_tokens
+    request.finish_reason = output.finish_reason
+    text = ""
+    if request.detokenizer is not None and output.finish_reason != "stop":
+        text = request.detokenizer.add(output.token_id)
+    _emit(request, text, on_text, last=output.finish_reason is not None)
 
 
 def _emit(request: _Request, text: str, on_text: OnText | None, *, last: bool) -> None:
@@ -237,5 +214,6 @@ def _output(request: _Request) -> RequestOutput:
         text="".join(request.pieces),
         token_ids=tuple(request.output_ids),
         finish_reason=request.finish_reason or "length",
-        num_prompt_tokens=request.num_prompt_tokens,
+        num_prompt_tokens=len(request.engine_request.prompt_token_ids),
+        num_cached_tokens=request.num_cached_tokens,
     )

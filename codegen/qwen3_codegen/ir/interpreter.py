@@ -72,6 +72,7 @@ class Interpreter:
         self._max_model_len = max_model_len
         self._max_num_seqs = max_num_seqs
         self._weights: dict[tuple[WeightExpression, int | None], Array] = {}
+        self._num_steps = 0
         self._states: defaultdict[_StateKey, dict[str, Array]] = defaultdict(dict)
 
     @property
@@ -98,6 +99,11 @@ class Interpreter:
     def num_blocks(self) -> int:
         """None: the cache is contiguous."""
         return 0
+
+    @property
+    def num_steps(self) -> int:
+        """Steps carried out so far."""
+        return self._num_steps
 
     @property
     def cache_groups(self) -> tuple[CacheGroup, ...]:
@@ -141,6 +147,7 @@ class Interpreter:
 
     def _run(self, batch: Batch, trace: dict[str, Array] | None) -> Array:
         slots = self._check(batch)
+        self._num_steps += 1
         rope = {
             name: _rope_angles(table, batch.positions, self._max_model_len, self._dtype)
             for name, table in self._graph.rope_tables.items()

@@ -48,6 +48,7 @@ class CompiledEngine:
         self.capacity = capacity
         self._cache_groups = cache_groups(manifest)
         self._slots_in_use = threading.Lock()
+        self._num_steps = 0
 
     @classmethod
     def from_checkpoint(
@@ -110,6 +111,11 @@ class CompiledEngine:
         return self._cache_groups
 
     @property
+    def num_steps(self) -> int:
+        """Steps carried out so far; who keeps account of the cache sees that others wrote to it."""
+        return self._num_steps
+
+    @property
     def sample_rows(self) -> SampleRows:
         """The compiled sampler; see ``qwen3_runtime.sampling``."""
         sampler: SampleRows = self._native.sample_rows
@@ -140,6 +146,7 @@ class CompiledEngine:
         if not isinstance(inputs, Batch):
             with self._slots_in_use:
                 return prompt_logits(self, inputs)
+        self._num_steps += 1
         logits: FloatRows = self._native.forward(
             inputs.token_ids,
             inputs.positions,

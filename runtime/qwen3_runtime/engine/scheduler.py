@@ -5,11 +5,16 @@ cut into chunks, first come first served. From its first chunk to its end a sequ
 which is its place in contiguous cache groups, and in paged ones the blocks of its tokens. It gets
 more as it grows; when there are none left, those that came last give theirs up and are computed
 again later, which loses nothing but time.
+
+In paged caches a sequence starts with the blocks that hold the beginning of its prompt already,
+whoever computed them. Blocks that several hold are never written to: where a prompt is known to its
+end, its last token is computed in a copy of the last block.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterator
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
 
@@ -17,6 +22,7 @@ import numpy as np
 
 from qwen3_runtime.engine.batch import Batch, CacheGroup, CachePlaces, Engine
 from qwen3_runtime.engine.block_pool import BlockPool
+from qwen3_runtime.engine.prefix import extend_block_keys
 
 
 @dataclass(slots=True, eq=False)
@@ -25,13 +31,17 @@ class Sequence:
 
     token_ids: list[int]
     wants_all_logits: bool = False
-    """Logits of every token, not only of the last one."""
+    """Logits of every token, not only of the last one; then no beginning is taken from others."""
     num_cached_tokens: int = 0
     reserved_len: int = 0
     """Tokens it gets blocks for at once, where that is more than it has."""
     slot: int | None = None
     blocks: list[list[int]] = field(default_factory=list)
     """Its block numbers in every cache group; none in contiguous ones."""
+    num_prefix_tokens: int = 0
+    """Tokens it found in the cache when it started, last time."""
+    block_keys: list[bytes] = field(default_factory=list)
+    """Keys of its full blocks, as far as they were needed."""
 
     @property
     def num_new_tokens(self) -> int:
@@ -52,11 +62,21 @@ class Scheduled:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockCopy:
+    """A block to copy before the step, ``source`` to ``destination``, in one cache group."""
+
+    group: int
+    source: int
+    destination: int
+
+
+@dataclass(frozen=True, slots=True)
 class ScheduledStep:
-    """A batch and whose tokens it is made of."""
+    """A batch, whose tokens it is made of, and what must be copied before it."""
 
     batch: Batch
     shares: tuple[Scheduled, ...]
+    copies: tuple[BlockCopy, ...] = ()
 
 
 @dataclass(slots=True)
@@ -68,9 +88,20 @@ class Scheduler:
     running: list[Sequence] = field(default_factory=list)
     _free_slots: list[int] = field(init=False)
     _pools: list[BlockPool] = field(init=False)
+    _shared_size: int | None = field(init=False)
+    """Tokens of the blocks that sequences may share; None where they may not."""
+    _copies: list[BlockCopy] = field(init=False, default_factory=list)
+    num_preemptions: int = field(init=False, default=0)
+    """Times a sequence gave its place up, since the start."""
 
     def __post_init__(self) -> None:
         self._free_slots = list(range(self.engine.max_num_seqs))[::-1]
+        self._shared_size = _shared_block_size(self.engine.cache_groups)
+        self.forget_prefixes()
+
+    def forget_prefixes(self) -> None:
+        """Takes nothing from the cache that was written so far; nothing may be running."""
+        assert not self.running, "a running sequence holds blocks"
         self._pools = [BlockPool(self.engine.num_blocks) for _ in self.engine.cache_groups]
 
     def add(self, sequence: Sequence) -> None:
@@ -90,33 +121,132 @@ class Scheduler:
         """Whether any sequence is waiting or running."""
         return bool(self.waiting or self.running)
 
-    def schedule(self) -> ScheduledStep:
-        """Returns the next step; call ``advance`` when the engine has carried it out."""
+    @property
+    def num_free_blocks(self) -> int:
+        """Blocks that are free in every paged cache group."""
+        return min((pool.num_free for pool in self._pools), default=0)
+
+    def schedule(self, max_prompt_tokens: int | None = None) -> ScheduledStep:
+        """Returns the next step; call ``advance`` when the engine has carried it out.
+
+        Args:
+            max_prompt_tokens: Most tokens of prompts in a step that others wait for a token of.
+        """
         self._admit()
         budget = self.engine.max_num_batched_tokens
         # Decodes first: a long prompt must not hold up those who wait for their next token.
         order = sorted(self.running, key=lambda sequence: sequence.num_new_tokens > 1)
         shares: list[tuple[Sequence, int]] = []
+        is_mixed = False
         for sequence in order:
+            is_prompt = sequence.num_new_tokens > 1
+            if is_prompt and is_mixed and max_prompt_tokens is not None:
+                budget, max_prompt_tokens = min(budget, max_prompt_tokens), None
+            is_mixed |= not is_prompt
             count = min(budget, sequence.num_new_tokens)
             if count > 0 and self._grow(sequence, count, [share for share, _ in shares]):
                 shares.append((sequence, count))
                 budget -= count
-        return _step(shares, self.engine.cache_groups)
+        return _step(shares, self.engine.cache_groups, tuple(self._copies))
+
+    def advance(self, step: ScheduledStep) -> None:
+        """Notes that the cache now holds the step's tokens."""
+        self.drop_copies()
+        for share in step.shares:
+            sequence = share.sequence
+            sequence.num_cached_tokens += share.num_tokens
+            if self._shared_size is not None:
+                self._remember(sequence, self._shared_size)
+
+    def drop_copies(self) -> None:
+        """Lets go of the blocks that were copied before a step, carried out or failed."""
+        for copy in self._copies:
+            self._pools[copy.group].release([copy.source])
+        self._copies.clear()
+
+    def check_integrity(self) -> None:
+        """Raises AssertionError when a slot or block is lost, or held by one that is not there."""
+        slots = Counter([*self._free_slots, *(sequence.slot for sequence in self.running)])
+        assert slots == Counter(range(self.engine.max_num_seqs))
+        assert all(sequence.slot is None and not sequence.blocks for sequence in self.waiting)
+        for index, pool in enumerate(self._pools):
+            held = Counter(block for each in self.running for block in each.blocks[index])
+            held.update(copy.source for copy in self._copies if copy.group == index)
+            pool.check(held)
 
     def _admit(self) -> None:
         """Starts sequences that wait, as long as there are slots, and blocks for all they have."""
-        while self.waiting and self._free_slots:
-            sequence = self.waiting[0]
-            wanted = self._blocks_of(max(len(sequence.token_ids), sequence.reserved_len))
-            if any(count > pool.num_free for pool, count in zip(self._pools, wanted, strict=True)):
+        being_computed = set(self._keys_being_computed())
+        for sequence in tuple(self.waiting):
+            if not self._free_slots:
                 return
-            self.waiting.popleft()
-            sequence.slot = self._free_slots.pop()
-            sequence.blocks = [
-                pool.allocate(count) for pool, count in zip(self._pools, wanted, strict=True)
-            ]
-            self.running.append(sequence)
+            known = self._known_blocks(sequence)
+            following = sequence.block_keys[len(known[0]) :][:1] if known else []
+            if not being_computed.isdisjoint(following):
+                continue  # its beginning is on the way; when it is there, it need not be computed
+            if not self._start(sequence, known):
+                return
+            being_computed.update(self._keys_being_computed())
+
+    def _start(self, sequence: Sequence, known: list[list[int]]) -> bool:
+        """Gives a sequence its slot and blocks; False when there are too few."""
+        for pool, found in zip(self._pools, known, strict=False):
+            pool.hold(found)
+        wanted = self._blocks_of(max(len(sequence.token_ids), sequence.reserved_len))
+        num_known = len(known[0]) if known else 0
+        num_tokens = num_known * (self._shared_size or 0)
+        is_whole = num_known > 0 and num_tokens == len(sequence.token_ids)
+        missing = [max(0, count - num_known) + is_whole for count in wanted]
+        if any(count > pool.num_free for pool, count in zip(self._pools, missing, strict=True)):
+            for pool, found in zip(self._pools, known, strict=False):
+                pool.release(found)
+            return False
+        self.waiting.remove(sequence)
+        sequence.slot = self._free_slots.pop()
+        new = [pool.allocate(count) for pool, count in zip(self._pools, missing, strict=True)]
+        if is_whole:  # its last token is computed all the same, for its logits
+            num_tokens -= 1
+            for group, (found, fresh) in enumerate(zip(known, new, strict=True)):
+                self._copies.append(BlockCopy(group, found.pop(), fresh[0]))
+        sequence.blocks = [
+            [*found, *fresh] for found, fresh in zip(known or [[]] * len(new), new, strict=True)
+        ]
+        sequence.num_cached_tokens = sequence.num_prefix_tokens = num_tokens
+        self.running.append(sequence)
+        return True
+
+    def _known_blocks(self, sequence: Sequence) -> list[list[int]]:
+        """The blocks of every group that hold a sequence's beginning; [] where none are shared."""
+        if self._shared_size is None or sequence.wants_all_logits:
+            return []
+        extend_block_keys(sequence.block_keys, sequence.token_ids, self._shared_size)
+        known: list[list[int]] = [[] for _ in self._pools]
+        for key in sequence.block_keys:
+            found = [pool.find(key) for pool in self._pools]
+            if None in found:
+                break
+            for blocks, block in zip(known, found, strict=True):
+                assert block is not None
+                blocks.append(block)
+        return known
+
+    def _keys_being_computed(self) -> Iterator[bytes]:
+        """Keys of the prompt blocks that running sequences are yet to fill."""
+        if self._shared_size is None:
+            return
+        for sequence in self.running:
+            if sequence.num_new_tokens > 1 and not sequence.wants_all_logits:
+                num_filled = sequence.num_cached_tokens // self._shared_size
+                yield from sequence.block_keys[num_filled:]
+
+    def _remember(self, sequence: Sequence, block_size: int) -> None:
+        """Lets the full blocks of a sequence be found."""
+        num_full = sequence.num_cached_tokens // block_size
+        cached = sequence.token_ids[: num_full * block_size]
+        extend_block_keys(sequence.block_keys, cached, block_size)
+        for pool, blocks in zip(self._pools, sequence.blocks, strict=True):
+            for block, key in zip(blocks[:num_full], sequence.block_keys, strict=False):
+                pool.remember(block, key)
 
     def _grow(self, sequence: Sequence, count: int, scheduled: SequenceOf[Sequence]) -> bool:
         """Gives a sequence blocks for ``count`` more tokens; False when it must wait for them.
@@ -140,6 +270,7 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         """Takes a sequence's place away; it starts again, before all that wait."""
+        self.num_preemptions += 1
         self.running.remove(sequence)
         self._give_back(sequence)
         sequence.num_cached_tokens = 0
@@ -161,15 +292,17 @@ class Scheduler:
             for group in self.engine.cache_groups
         ]
 
-    @staticmethod
-    def advance(step: ScheduledStep) -> None:
-        """Notes that the cache now holds the step's tokens."""
-        for share in step.shares:
-            share.sequence.num_cached_tokens += share.num_tokens
+
+def _shared_block_size(groups: SequenceOf[CacheGroup]) -> int | None:
+    """The block size of all groups; None where one has no blocks, or another size of them."""
+    sizes = {group.block_size for group in groups}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _step(
-    shares: SequenceOf[tuple[Sequence, int]], groups: SequenceOf[CacheGroup]
+    shares: SequenceOf[tuple[Sequence, int]],
+    groups: SequenceOf[CacheGroup],
+    copies: tuple[BlockCopy, ...],
 ) -> ScheduledStep:
     token_ids: list[int] = []
     positions: list[int] = []
@@ -195,7 +328,7 @@ def _step(
         logit_rows=_int32(logit_rows),
         places=tuple(_places(sequences, index, group) for index, group in enumerate(groups)),
     )
-    return ScheduledStep(batch, tuple(scheduled))
+    return ScheduledStep(batch, tuple(scheduled), copies)
 
 
 def _places(sequences: SequenceOf[Sequence], index: int, group: CacheGroup) -> CachePlaces:

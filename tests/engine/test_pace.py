@@ -1,0 +1,82 @@
+"""Long prompts are cut so that streams which run go on in about their own time."""
+
+from __future__ import annotations
+
+import pytest
+
+from qwen3_runtime.engine import pace as pace_module
+from qwen3_runtime.engine.core import EngineCore
+from qwen3_runtime.engine.pace import Pace
+from qwen3_runtime.engine.scheduler import Scheduler, Sequence
+from tests.engine.test_core import drain, prompt_of, request, tokens_of
+from tests.engine.toy_engine import ToyEngine, answer
+
+
+def scheduled(num_decodes: int, num_prompt_tokens: int):
+    """A step of so many tokens of each kind."""
+    scheduler = Scheduler(ToyEngine(max_num_batched_tokens=160))
+    for index in range(num_decodes):
+        scheduler.add(Sequence([index]))
+    if num_prompt_tokens:
+        scheduler.add(Sequence([9] * num_prompt_tokens))
+    return scheduler.schedule()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Time passes only where a test says so."""
+    now = [0.0]
+    monkeypatch.setattr(pace_module.time, "perf_counter", lambda: now[0])
+
+    def pass_time(pace: Pace, step, seconds: float) -> None:
+        with pace.measured(step):
+            now[0] += seconds
+
+    return pass_time
+
+
+def test_a_chunk_takes_no_longer_than_the_streams_are_used_to(clock):
+    pace = Pace()
+    clock(pace, scheduled(4, 0), 0.010)
+    clock(pace, scheduled(0, 100), 0.100)
+    assert pace.max_prompt_tokens == 15  # 15 tokens of 1 ms beside 10 ms are 2.5 times 10 ms
+
+
+def test_the_decodes_of_a_mixed_step_are_not_the_prompts_fault(clock):
+    pace = Pace()
+    clock(pace, scheduled(4, 0), 0.010)
+    clock(pace, scheduled(4, 100), 0.110)
+    assert pace.max_prompt_tokens == 15
+
+
+def test_a_slow_prompt_still_goes_on(clock):
+    pace = Pace()
+    clock(pace, scheduled(4, 0), 0.001)
+    clock(pace, scheduled(0, 10), 10.0)
+    assert pace.max_prompt_tokens == 8
+
+
+def test_only_prompts_beside_others_are_bounded():
+    engine = ToyEngine(max_num_batched_tokens=32)
+    scheduler = Scheduler(engine)
+    scheduler.add(Sequence(prompt_of(100)))
+    step = scheduler.schedule(max_prompt_tokens=10)
+    assert step.shares[0].num_tokens == 32
+    scheduler.advance(step)
+    scheduler.add(Sequence([1]))
+    scheduler.add(Sequence(prompt_of(50, seed=2)))
+    step = scheduler.schedule(max_prompt_tokens=10)
+    assert [share.num_tokens for share in step.shares] == [1, 10]
+
+
+def test_chunks_of_any_size_give_the_same_tokens():
+    core = EngineCore(ToyEngine(max_num_batched_tokens=64))
+    prompts = [prompt_of(90, seed) for seed in range(3)]
+    outputs = []
+    for index, prompt in enumerate(prompts):
+        core.add(request(str(index), prompt, 8))
+        outputs += [output for _ in range(3) for output in core.step()]
+    outputs += [output for each in drain(core).values() for output in each]
+    for index, prompt in enumerate(prompts):
+        own = [output for output in outputs if output.request_id == str(index)]
+        assert tokens_of(own) == answer(prompt, 8)
