@@ -156,6 +156,8 @@ class EngineCore:
 
         A failing step ends the requests it was made for, each with an error; others go on.
         """
+        if not self.has_work:
+            return []
         step = self._scheduler.schedule(self._pace.max_prompt_tokens)
         try:
             with self._pace.measured(step):
