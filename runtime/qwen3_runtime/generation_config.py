@@ -11,10 +11,18 @@ from qwen3_runtime.sampling.params import SamplingParams
 
 __all__ = ["default_sampling_params", "end_token_ids", "sampling_notes"]
 
+_RECOMMENDED = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+)
+"""Parameters that a model's makers may recommend."""
 _NOT_HONOURED = {
-    "min_p": 0.0,
     "typical_p": 1.0,
-    "repetition_penalty": 1.0,
     "no_repeat_ngram_size": 0,
     "num_beams": 1,
     "penalty_alpha": 0.0,
@@ -38,8 +46,9 @@ def default_sampling_params(
         CheckpointError: A recommended value is out of range.
     """
     config = {**(recommended or {}), **checkpoint.generation_config}
-    names = ("temperature", "top_p", "top_k")
-    given: dict[str, Any] = {name: config[name] for name in names if config.get(name) is not None}
+    given: dict[str, Any] = {
+        name: config[name] for name in _RECOMMENDED if config.get(name) is not None
+    }
     if config.get("do_sample") is False:
         given["temperature"] = 0.0
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 from qwen3_runtime.engine.core import EngineCore, EngineRequest, TokenOutput
 from qwen3_runtime.errors import QueueFullError, RequestError
 from qwen3_runtime.sampling import SamplingParams
-from tests.engine.toy_engine import BLOCK, ToyEngine, answer
+from qwen3_runtime.sampling.grammar import GrammarSpec
+from tests.engine.toy_engine import BLOCK, ToyEngine, answer, next_token
 
 GREEDY = SamplingParams(temperature=0.0)
 
@@ -64,6 +66,94 @@ def test_end_tokens_end():
     for name in ("end", "stop"):
         assert tokens_of(outputs[name]) == answer(prompt, 3)
         assert outputs[name][-1].finish_reason == "stop"
+
+
+def test_no_end_before_the_fewest_tokens():
+    core = EngineCore(ToyEngine())
+    prompt = prompt_of(20)
+    first = answer(prompt, 1)[0]
+    ending = {"end_token_ids": frozenset([first])}
+    core.add(request("free", prompt, 4, **ending))
+    core.add(
+        request("held", prompt, 4, params=SamplingParams(temperature=0, min_tokens=2), **ending)
+    )
+    outputs = drain(core)
+    assert tokens_of(outputs["free"]) == [first]
+    held = tokens_of(outputs["held"])
+    assert first not in held[:2]
+    assert len(held) >= 2
+
+
+def test_logprobs_of_answers_and_prompts():
+    core = EngineCore(ToyEngine())
+    prompt = prompt_of(50)
+    params = SamplingParams(temperature=0, logprobs=2, prompt_logprobs=1)
+    core.add(request("first", prompt, 3))
+    drain(core)  # the prompt is known, and must be scored all the same
+    core.add(request("scored", prompt, 3, params=params))
+    outputs = drain(core)["scored"]
+    assert tokens_of(outputs) == answer(prompt, 3)
+    for output in outputs:
+        assert output.logprobs.token_id == output.token_id == output.logprobs.top[0][0]
+        assert output.logprobs.rank == 1
+        assert len(output.logprobs.top) == 2
+    scored = outputs[0].prompt_logprobs
+    assert [each.token_id for each in scored] == prompt[1:]
+    likeliest = [next_token(prompt[: index + 1]) for index in range(len(prompt) - 1)]
+    assert [each.top[0][0] for each in scored] == likeliest
+    assert all(output.prompt_logprobs is None for output in outputs[1:])
+
+
+def test_a_prompt_may_be_scored_alone():
+    core = EngineCore(ToyEngine())
+    params = SamplingParams(prompt_logprobs=0)
+    core.add(request("scored", prompt_of(40), 0, params=params))
+    (output,) = drain(core)["scored"]
+    assert (output.token_id, output.finish_reason) == (None, "length")
+    assert len(output.prompt_logprobs) == 39
+
+
+def test_a_prompt_that_gives_way_is_scored_once():
+    core = EngineCore(ToyEngine(num_blocks=20, max_num_seqs=4, max_num_batched_tokens=16))
+    params = SamplingParams(temperature=0, prompt_logprobs=0)
+    for seed in range(4):
+        core.add(request(str(seed), prompt_of(30, seed), 60, params=params))
+    outputs = drain(core)
+    assert core.status.num_preemptions > 0
+    for seed in range(4):
+        scored = outputs[str(seed)][0].prompt_logprobs
+        assert [each.token_id for each in scored] == prompt_of(30, seed)[1:]
+
+
+class EvenTokens:
+    """A grammar of even numbers after a given token."""
+
+    def __init__(self, spec: GrammarSpec) -> None:
+        self.is_on = not spec.after_token_ids
+        self.starts = set(spec.after_token_ids)
+
+    def mask(self):
+        return np.full(4, 0x55555555, np.uint32) if self.is_on else None
+
+    def accept(self, token_id: int) -> None:
+        assert token_id % 2 == 0 or not self.is_on
+        self.is_on = self.is_on or token_id in self.starts
+
+
+def test_answers_follow_their_grammar_and_others_do_not():
+    core = EngineCore(ToyEngine(), compile_grammar=EvenTokens)
+    prompt = prompt_of(20)
+    free = answer(prompt, 8)
+    even = GrammarSpec(kind="regex", text="")
+    later = GrammarSpec(kind="regex", text="", after_token_ids=(free[3],))
+    core.add(request("free", prompt, 8))
+    core.add(request("even", prompt, 8, grammar=even))
+    core.add(request("later", prompt, 8, grammar=later))
+    outputs = {name: tokens_of(each) for name, each in drain(core).items()}
+    assert outputs["free"] == free
+    assert all(token % 2 == 0 for token in outputs["even"])
+    assert outputs["later"][:4] == free[:4]
+    assert all(token % 2 == 0 for token in outputs["later"][4:])
 
 
 # ---- prompts that begin alike ---------------------------------------------------------------
@@ -235,6 +325,10 @@ def test_what_cannot_be_served_is_refused():
     for prompt, max_tokens in (([], 3), ([1] * 18, 3)):
         with pytest.raises(RequestError, match="maximum context length is 20"):
             core.add(request("other", prompt, max_tokens))
+    with pytest.raises(RequestError, match="logit_bias"):
+        core.add(request("other", [1], params=SamplingParams(logit_bias={97: 1})))
+    with pytest.raises(RequestError, match="a grammar needs a tokenizer"):
+        core.add(request("other", [1], grammar=GrammarSpec(kind="regex", text="a")))
     assert set(drain(core)) == {"known"}
 
 

@@ -50,13 +50,13 @@ def test_a_call_within_a_call_is_refused_and_leaves_the_model_usable(llm):
 
 def test_recommendations_without_effect_are_named(reference, tmp_path):
     folder = shutil.copytree(reference("qwen3-window-3").path, tmp_path / "model")
-    recommended = {"repetition_penalty": 1.05, "min_p": 0.0, "temperature": 0.5}
+    recommended = {"typical_p": 0.9, "num_beams": 1, "repetition_penalty": 1.05}
     (folder / "generation_config.json").write_text(json.dumps(recommended), encoding="utf-8")
     with LLM(folder, engine="interpreter") as model:
         assert [note for note in model.notes if "generation_config" in note] == [
-            "generation_config: repetition_penalty 1.05 has no effect, sampling does not know it"
+            "generation_config: typical_p 0.9 has no effect, sampling does not know it"
         ]
-        assert model.default_sampling_params.temperature == 0.5
+        assert model.default_sampling_params.repetition_penalty == 1.05
 
 
 def test_the_choice_of_a_longrope_table_is_said(reference):

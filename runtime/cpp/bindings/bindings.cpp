@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "bindings/sampling.hpp"
 #include "engine/check.hpp"
 #include "engine/engine.hpp"
 #include "sampler/sampler.hpp"
@@ -103,32 +104,6 @@ class EngineHandle {
   std::unique_ptr<Engine> engine_;
 };
 
-// One row's parameters per entry of each array; see sampler.hpp.
-py::array_t<int32_t> sample_rows(const py::array_t<float, py::array::c_style>& logits,
-                                 const py::array_t<double>& temperature,
-                                 const py::array_t<double>& top_p,
-                                 const py::array_t<int64_t>& top_k,
-                                 const py::array_t<uint64_t>& seed,
-                                 const py::array_t<uint64_t>& position) {
-  require(logits.ndim() == 2, "logits must be [num_rows, vocab_size]");
-  const py::ssize_t count = logits.shape(0);
-  for (py::ssize_t size :
-       {temperature.size(), top_p.size(), top_k.size(), seed.size(), position.size()}) {
-    require(size == count, "every row of logits needs its own sampling parameters");
-  }
-  std::vector<SamplingRow> rows;
-  for (py::ssize_t i = 0; i < count; ++i) {
-    rows.push_back({temperature.at(i), top_p.at(i), top_k.at(i), seed.at(i), position.at(i)});
-  }
-  py::array_t<int32_t> tokens(count);
-  const float* values = logits.data();
-  int32_t* chosen = tokens.mutable_data();
-  const auto vocab_size = static_cast<size_t>(logits.shape(1));
-  py::gil_scoped_release release;
-  Sampler().sample(values, rows.size(), vocab_size, rows.data(), chosen);
-  return tokens;
-}
-
 const char* kind_name(CacheKind kind) {
   switch (kind) {
     case CacheKind::kContiguous:
@@ -188,6 +163,8 @@ void define(py::module_& module, EngineFactory factory) {
       .def("forward", &EngineHandle::forward, py::arg("token_ids"), py::arg("positions"),
            py::arg("query_lens"), py::arg("seq_lens"), py::arg("logit_rows"), py::arg("places"))
       .def_static("sample_rows", &sample_rows)
+      .def_static("adjust_rows", &adjust_rows)
+      .def_static("logprob_rows", &logprob_rows)
       .def_property_readonly("vocab_size",
                              [](const EngineHandle& h) { return h.engine().vocab_size(); })
       .def_property_readonly("cache_groups", &cache_groups);

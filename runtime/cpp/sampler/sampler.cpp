@@ -6,53 +6,31 @@
 #include <limits>
 #include <string>
 
+#include "sampler/likeliest.hpp"
 #include "sampler/philox.hpp"
 
 namespace qwen3 {
 namespace {
 
-[[noreturn]] void fail(size_t row, const std::string& what) {
-  throw SamplingError("row " + std::to_string(row) + ": " + what);
-}
-
-void check_parameters(size_t index, const SamplingRow& row) {
+void check_parameters(const SamplingRow& row) {
   if (!(row.temperature >= 0.0) || std::isinf(row.temperature)) {
-    fail(index, "temperature is " + std::to_string(row.temperature) + ", expected >= 0");
+    throw SamplingError("temperature is " + std::to_string(row.temperature) + ", expected >= 0");
   }
   if (!(row.top_p > 0.0 && row.top_p <= 1.0)) {
-    fail(index, "top_p is " + std::to_string(row.top_p) + ", expected (0, 1]");
+    throw SamplingError("top_p is " + std::to_string(row.top_p) + ", expected (0, 1]");
   }
-}
-
-// Index of the largest logit, the lowest of several.
-size_t likeliest(size_t row, const float* logits, size_t vocab_size) {
-  float largest = -std::numeric_limits<float>::infinity();
-  size_t token = vocab_size;
-  for (size_t i = 0; i < vocab_size; ++i) {
-    if (!(logits[i] <= std::numeric_limits<float>::max())) {
-      fail(row, "logit of token " + std::to_string(i) + " is " + std::to_string(logits[i]));
-    }
-    if (logits[i] > largest) {
-      largest = logits[i];
-      token = i;
-    }
+  if (!(row.min_p >= 0.0 && row.min_p <= 1.0)) {
+    throw SamplingError("min_p is " + std::to_string(row.min_p) + ", expected [0, 1]");
   }
-  if (token == vocab_size) fail(row, "no token is possible");
-  return token;
 }
 
 }  // namespace
 
-void Sampler::sample(const float* logits, size_t num_rows, size_t vocab_size,
-                     const SamplingRow* rows, int32_t* tokens) {
-  for (size_t i = 0; i < num_rows; ++i) {
-    check_parameters(i, rows[i]);
-    const float* row_logits = logits + i * vocab_size;
-    const size_t best = likeliest(i, row_logits, vocab_size);
-    tokens[i] = rows[i].temperature == 0.0
-                    ? static_cast<int32_t>(best)
-                    : draw(row_logits, vocab_size, row_logits[best], rows[i]);
-  }
+int32_t Sampler::sample_row(const float* logits, size_t vocab_size, const SamplingRow& row) {
+  check_parameters(row);
+  const size_t best = likeliest(logits, vocab_size);
+  return row.temperature == 0.0 ? static_cast<int32_t>(best)
+                                : draw(logits, vocab_size, logits[best], row);
 }
 
 int32_t Sampler::draw(const float* logits, size_t vocab_size, float largest,
@@ -61,6 +39,13 @@ int32_t Sampler::draw(const float* logits, size_t vocab_size, float largest,
   for (Candidate& candidate : candidates_) {
     const double difference = static_cast<double>(candidate.logit) - static_cast<double>(largest);
     candidate.weight = std::exp(difference / row.temperature);
+  }
+  if (row.min_p > 0.0) {
+    const auto is_unlikely = [&](const Candidate& candidate) {
+      return candidate.weight < row.min_p;  // the likeliest token weighs 1
+    };
+    candidates_.erase(std::remove_if(candidates_.begin(), candidates_.end(), is_unlikely),
+                      candidates_.end());
   }
   if (row.top_p < 1.0) keep_top_p(row.top_p);
   const double target = uniform(row.seed, row.position) * total_weight();

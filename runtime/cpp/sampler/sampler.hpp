@@ -1,4 +1,4 @@
-// Chooses the next token of every row of a batch from float32 logits on the host.
+// Chooses the next token of a sequence from a row of float32 logits on the host.
 //
 // A row's token depends on its own logits and parameters only, and its random number on seed and
 // position only, so a request gives the same tokens whatever shares its batch. The NumPy twin,
@@ -18,10 +18,11 @@ class SamplingError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// Temperature comes first, then top-k, then top-p on what is left.
+// Temperature comes first, then top-k, then min-p, then top-p on what is left.
 struct SamplingRow {
   double temperature;  // >= 0; 0 takes the likeliest token
   double top_p;        // in (0, 1]; keeps the fewest tokens that hold this probability
+  double min_p;        // in [0, 1]; keeps tokens at least this times as likely as the likeliest
   int64_t top_k;       // keeps this many likeliest tokens and ties with the last; <= 0 keeps all
   uint64_t seed;
   uint64_t position;  // tokens of the sequence before the one to choose
@@ -30,13 +31,12 @@ struct SamplingRow {
 // Holds the scratch memory of one caller; not for two threads at once.
 class Sampler {
  public:
-  // Writes tokens [num_rows] for logits [num_rows, vocab_size], rows contiguous. Of equal logits
-  // the lowest token counts as likelier. Minus infinity excludes a token.
+  // Returns the token chosen from logits [vocab_size]. Of equal logits the lowest token counts as
+  // likelier. Minus infinity excludes a token.
   //
-  // Throws SamplingError when a row holds NaN or infinity or nothing but minus infinity, or when
-  // a parameter is out of range; tokens is then partly written.
-  void sample(const float* logits, size_t num_rows, size_t vocab_size, const SamplingRow* rows,
-              int32_t* tokens);
+  // Throws SamplingError when the row holds NaN or infinity or nothing but minus infinity, or when
+  // a parameter is out of range.
+  int32_t sample_row(const float* logits, size_t vocab_size, const SamplingRow& row);
 
  private:
   struct Candidate {

@@ -30,7 +30,7 @@ from qwen3_runtime.engine.manifest import (
 from qwen3_runtime.engine.native_module import load_native_module
 from qwen3_runtime.engine.prefill import prompt_logits
 from qwen3_runtime.errors import CheckpointError
-from qwen3_runtime.sampling.sampler import SampleRows
+from qwen3_runtime.sampling.sampler import SamplingKernels
 
 
 class CompiledEngine:
@@ -116,10 +116,10 @@ class CompiledEngine:
         return self._num_steps
 
     @property
-    def sample_rows(self) -> SampleRows:
+    def sampling_kernels(self) -> SamplingKernels:
         """The compiled sampler; see ``qwen3_runtime.sampling``."""
-        sampler: SampleRows = self._native.sample_rows
-        return sampler
+        kernels: SamplingKernels = self._native
+        return kernels
 
     @overload
     def forward(self, inputs: Batch) -> FloatRows: ...

@@ -15,7 +15,8 @@ from qwen3_runtime.engine.pace import Pace
 from qwen3_runtime.engine.scheduler import Scheduled, ScheduledStep, Scheduler, Sequence
 from qwen3_runtime.errors import EngineError, QueueFullError, RequestError, RuntimeFault
 from qwen3_runtime.sampling import SamplingParams
-from qwen3_runtime.sampling.sampler import Draw, Sampler, sampler_for
+from qwen3_runtime.sampling.grammar import Grammar, GrammarCompiler, GrammarSpec
+from qwen3_runtime.sampling.sampler import Draw, Sampler, TokenLogprobs, sampler_for
 
 __all__ = ["CoreStatus", "EngineCore", "EngineRequest", "TokenOutput"]
 
@@ -29,11 +30,13 @@ class EngineRequest:
     prompt_token_ids: tuple[int, ...]
     params: SamplingParams
     max_tokens: int
-    """Most tokens to generate; prompt and answer fit ``max_model_len``."""
+    """Most tokens to generate; prompt and answer fit ``max_model_len``. 0 only scores a prompt."""
     end_token_ids: frozenset[int] = frozenset()
     """Tokens that end the answer, beside ``params.stop_token_ids``."""
     seed: int = 0
     """64 bits; tokens depend on it, and on nothing that shares a step."""
+    grammar: GrammarSpec | None = None
+    """What the answer must follow."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +45,15 @@ class TokenOutput:
 
     request_id: str
     token_id: int | None
-    """None where the request failed."""
+    """None where the request failed, or only its prompt was scored."""
     finish_reason: str | None = None
     """``stop`` (end token or stop token), ``length`` or ``error``; None while it goes on."""
     num_cached_tokens: int = 0
     """Tokens of the prompt that were found in the cache when the request started."""
+    logprobs: TokenLogprobs | None = None
+    """Of the token, where they were asked for."""
+    prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
+    """Of every token of the prompt but the first, with the first output, where asked for."""
     error: RuntimeFault | None = None
 
 
@@ -69,11 +76,29 @@ class _Active:
 
     request: EngineRequest
     sequence: Sequence
+    grammar: Grammar | None
     num_cached_tokens: int | None = None
+    prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
 
     @property
     def num_output_tokens(self) -> int:
         return len(self.sequence.token_ids) - len(self.request.prompt_token_ids)
+
+    @property
+    def draw(self) -> Draw:
+        """What decides the next token besides the logits."""
+        request = self.request
+        ends: tuple[int, ...] = ()
+        if self.num_output_tokens < request.params.min_tokens and self.grammar is None:
+            ends = (*request.end_token_ids, *request.params.stop_token_ids)
+        return Draw(
+            request.params,
+            request.seed,
+            self.sequence.token_ids,
+            len(request.prompt_token_ids),
+            banned=ends,
+            mask=None if self.grammar is None else self.grammar.mask(),
+        )
 
 
 @dataclass(slots=True)
@@ -84,10 +109,12 @@ class EngineCore:
         engine: A loaded engine. It may be used otherwise between steps while nothing is in flight:
             what its cache held is then forgotten.
         max_queue: Most requests that wait for a place; None is no bound.
+        compile_grammar: Makes the grammars of requests; None where none are to be had.
     """
 
     engine: Engine
     max_queue: int | None = None
+    compile_grammar: GrammarCompiler | None = None
     _scheduler: Scheduler = field(init=False)
     _sampler: Sampler = field(init=False)
     _pace: Pace = field(init=False, default_factory=Pace)
@@ -121,9 +148,24 @@ class EngineCore:
         """Queues a request.
 
         Raises:
-            RequestError: Its id is in flight already, or it does not fit ``max_model_len``.
+            RequestError: Its id is in flight already, it does not fit the engine, or its grammar
+                cannot be compiled.
             QueueFullError: Too many wait.
         """
+        self._check(request)
+        if not self.has_work and self.engine.num_steps != self._num_steps:
+            self._scheduler.forget_prefixes()  # somebody else wrote to the cache
+        grammar = None
+        if request.grammar is not None and self.compile_grammar is not None:
+            grammar = self.compile_grammar(request.grammar)
+        wants_prompt = request.params.prompt_logprobs is not None
+        sequence = Sequence(list(request.prompt_token_ids), wants_all_logits=wants_prompt)
+        active = _Active(request, sequence, grammar)
+        self._active[request.request_id] = active
+        self._by_sequence[id(sequence)] = active
+        self._scheduler.add(sequence)
+
+    def _check(self, request: EngineRequest) -> None:
         total = len(request.prompt_token_ids) + request.max_tokens
         if request.request_id in self._active:
             raise RequestError("a request with this id is in flight", where=request.request_id)
@@ -137,12 +179,16 @@ class EngineCore:
             raise QueueFullError(
                 "too many requests wait", got=len(self._scheduler.waiting), expected=self.max_queue
             )
-        if not self.has_work and self.engine.num_steps != self._num_steps:
-            self._scheduler.forget_prefixes()  # somebody else wrote to the cache
-        active = _Active(request, Sequence(list(request.prompt_token_ids)))
-        self._active[request.request_id] = active
-        self._by_sequence[id(active.sequence)] = active
-        self._scheduler.add(active.sequence)
+        outside = [id for id, _ in request.params.logit_bias if id >= self.engine.vocab_size]
+        if outside:
+            raise RequestError(
+                "'logit_bias' names a token outside the vocabulary",
+                where=request.request_id,
+                got=outside[0],
+                expected=f"0 to {self.engine.vocab_size - 1}",
+            )
+        if request.grammar is not None and self.compile_grammar is None:
+            raise RequestError("a grammar needs a tokenizer", where=request.request_id)
 
     def abort(self, request_ids: Iterable[str]) -> None:
         """Takes requests out; ids that are not in flight are none's, or ended already."""
@@ -184,39 +230,96 @@ class EngineCore:
             self.engine.copy_blocks(copy.group, [copy.source], [copy.destination])
 
     def _sample(self, step: ScheduledStep, logits: FloatRows) -> Iterator[TokenOutput]:
+        for share in step.shares:
+            self._score_prompt(share, logits)
         ready = [
-            (self._by_sequence[id(share.sequence)], share)
+            (self._by_sequence[id(share.sequence)], share.logit_rows[-1])
             for share in step.shares
             if share.is_complete
         ]
+        for active, _ in ready:
+            if active.request.max_tokens == 0:
+                yield self._output(active, None, "length")
+        ready = [(active, row) for active, row in ready if active.request.max_tokens > 0]
         if not ready:
             return
-        rows = logits[[share.logit_rows[-1] for _, share in ready]]
-        draws = [
-            Draw(active.request.params, active.request.seed, len(active.sequence.token_ids))
-            for active, _ in ready
-        ]
-        tokens = self._sampler.sample(rows, draws)
-        for (active, _), token in zip(ready, tokens, strict=True):
-            yield self._take(active, token)
+        rows = logits[[row for _, row in ready]]
+        tokens = self._sampler.sample(rows, [active.draw for active, _ in ready])
+        logprobs = self._logprobs(rows, tokens, [active for active, _ in ready])
+        for (active, _), token, own in zip(ready, tokens, logprobs, strict=True):
+            yield self._take(active, token, own)
 
-    def _take(self, active: _Active, token: int) -> TokenOutput:
+    def _score_prompt(self, share: Scheduled, logits: FloatRows) -> None:
+        """Notes how likely the prompt's tokens were, where that is asked for."""
+        active = self._by_sequence[id(share.sequence)]
+        wanted = active.request.params.prompt_logprobs
+        prompt, found = active.request.prompt_token_ids, active.prompt_logprobs
+        if wanted is None:
+            return
+        end = share.sequence.num_cached_tokens
+        rows = [
+            (row, prompt[position + 1])
+            for row, position in zip(
+                share.logit_rows, range(end - share.num_tokens, end), strict=True
+            )
+            if len(found) <= position < len(prompt) - 1  # not again after giving way
+        ]
+        if rows:
+            found += self._sampler.logprobs(
+                logits[[row for row, _ in rows]],
+                [token for _, token in rows],
+                [wanted] * len(rows),
+            )
+
+    def _logprobs(
+        self, rows: FloatRows, tokens: SequenceOf[int], requests: SequenceOf[_Active]
+    ) -> list[TokenLogprobs | None]:
+        """Of the tokens whose requests ask for them."""
+        found: list[TokenLogprobs | None] = [None] * len(tokens)
+        asking = {
+            index: active.request.params.logprobs
+            for index, active in enumerate(requests)
+            if active.request.params.logprobs is not None
+        }
+        if asking:
+            chosen = [tokens[index] for index in asking]
+            of_asking = self._sampler.logprobs(rows[list(asking)], chosen, list(asking.values()))
+            for index, logprobs in zip(asking, of_asking, strict=True):
+                found[index] = logprobs
+        return found
+
+    def _take(self, active: _Active, token: int, logprobs: TokenLogprobs | None) -> TokenOutput:
         request, sequence = active.request, active.sequence
         sequence.token_ids.append(token)
-        if active.num_cached_tokens is None:  # preempted, it would find its own blocks
-            active.num_cached_tokens = sequence.num_prefix_tokens
+        if active.grammar is not None:
+            active.grammar.accept(token)
         reason = None
         if token in request.end_token_ids or token in request.params.stop_token_ids:
             reason = "stop"
         elif active.num_output_tokens >= request.max_tokens:
             reason = "length"
+        return self._output(active, token, reason, logprobs)
+
+    def _output(
+        self,
+        active: _Active,
+        token: int | None,
+        reason: str | None,
+        logprobs: TokenLogprobs | None = None,
+    ) -> TokenOutput:
+        is_first = active.num_cached_tokens is None
+        if active.num_cached_tokens is None:  # preempted, it would find its own blocks
+            active.num_cached_tokens = active.sequence.num_prefix_tokens
         if reason is not None:
             self._finish(active)
+        wants_prompt = is_first and active.request.params.prompt_logprobs is not None
         return TokenOutput(
-            request_id=request.request_id,
+            request_id=active.request.request_id,
             token_id=token,
             finish_reason=reason,
             num_cached_tokens=active.num_cached_tokens,
+            logprobs=logprobs,
+            prompt_logprobs=tuple(active.prompt_logprobs) if wants_prompt else None,
         )
 
     def _fail(self, shares: SequenceOf[Scheduled], error: Exception) -> list[TokenOutput]:

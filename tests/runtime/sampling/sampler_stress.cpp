@@ -4,6 +4,8 @@
 #include <limits>
 #include <vector>
 
+#include "sampler/adjustment.hpp"
+#include "sampler/logprobs.hpp"
 #include "sampler/philox.hpp"
 #include "sampler/sampler.hpp"
 
@@ -21,6 +23,25 @@ float logit(uint64_t kind, double number) {
     default:
       return number < 0.7 ? -std::numeric_limits<float>::infinity() : static_cast<float>(number);
   }
+}
+
+// Masks all but the lower half and the middle token, and penalises some.
+void adjust(std::vector<float>& logits, uint64_t number) {
+  std::vector<uint32_t> mask((logits.size() + 63) / 64, 0xffffffffu);
+  mask.resize((logits.size() / 2 + 32) / 32, 0xffffffffu);
+  const int32_t middle = static_cast<int32_t>(logits.size() / 2);
+  const int32_t context[] = {0, middle, middle};
+  const float bias = 0.5F;
+  qwen3::adjust_row(logits.data(), logits.size(),
+                    {number % 2 == 0 ? mask.data() : nullptr, mask.size(), &middle, &bias, 1,
+                     context, 3, 1, 1.2, 0.1, -0.1});
+}
+
+void score(const std::vector<float>& logits, int32_t token) {
+  const size_t num_top = logits.size() < 5 ? logits.size() : 5;
+  std::vector<int32_t> ids(num_top);
+  std::vector<float> logprobs(num_top);
+  qwen3::token_logprobs(logits.data(), logits.size(), token, num_top, ids.data(), logprobs.data());
 }
 
 }  // namespace
@@ -41,9 +62,12 @@ int main() {
       for (const double temperature : kTemperatures) {
         for (const double top_p : kTopPs) {
           for (const int64_t top_k : kTopKs) {
-            const qwen3::SamplingRow row{temperature, top_p, top_k, kind, draws++};
-            int32_t token = -1;
-            sampler.sample(logits.data(), 1, vocab_size, &row, &token);
+            const double min_p = draws % 3 == 0 ? 0.2 : 0.0;
+            const qwen3::SamplingRow row{temperature, top_p, min_p, top_k, kind, draws++};
+            std::vector<float> own = logits;
+            adjust(own, draws);
+            const int32_t token = sampler.sample_row(own.data(), vocab_size, row);
+            score(logits, token);
             const bool possible = token >= 0 && static_cast<size_t>(token) < vocab_size &&
                                   std::isfinite(logits[static_cast<size_t>(token)]);
             if (!possible) return 1;

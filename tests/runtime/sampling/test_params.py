@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,14 @@ def test_values_are_brought_to_one_form() -> None:
     assert SamplingParams(stop=None, stop_token_ids=None).stop == ()  # type: ignore[arg-type]
     assert dataclasses.replace(params, stop=("x",)).stop == ("x",)
     assert hash(params) == hash(dataclasses.replace(params))
+    biased = SamplingParams(logit_bias={"5": 1, 7: -2.5})  # type: ignore[arg-type]
+    assert biased.logit_bias == ((5, 1.0), (7, -2.5))
+    assert pickle.loads(pickle.dumps(biased)) == dataclasses.replace(biased) == biased
+
+
+def test_fewer_tokens_than_the_least_are_refused() -> None:
+    with pytest.raises(RequestError, match="'min_tokens' is invalid"):
+        SamplingParams(min_tokens=5, max_tokens=4)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +55,13 @@ def test_values_are_brought_to_one_form() -> None:
         ("temperature", -0.1), ("temperature", float("nan")), ("temperature", float("inf")),
         ("temperature", "hot"), ("temperature", True), ("temperature", None),
         ("top_p", 0.0), ("top_p", -0.5), ("top_p", 1.01), ("top_p", float("nan")), ("top_p", "1"),
+        ("min_p", -0.1), ("min_p", 1.1), ("min_p", "x"), ("repetition_penalty", 0.0),
+        ("repetition_penalty", 10.5), ("presence_penalty", 2.1), ("frequency_penalty", -2.1),
+        ("frequency_penalty", float("nan")), ("logit_bias", [1]), ("logit_bias", {"x": 1.0}),
+        ("logit_bias", {-1: 1.0}), ("logit_bias", {1: 101}), ("logit_bias", {1: None}),
+        ("logit_bias", {1.5: 1}), ("logit_bias", {"9" * 30: 1}), ("logit_bias", "ab"),
+        ("logit_bias", dict.fromkeys(range(1025), 1.0)), ("min_tokens", -1), ("min_tokens", 1.5),
+        ("logprobs", -1), ("logprobs", 21), ("logprobs", True), ("prompt_logprobs", 21),
         ("top_k", -2), ("top_k", 1.5), ("top_k", True), ("top_k", 2**31),
         ("seed", 1.0), ("seed", 2**64), ("seed", -(2**63) - 1), ("seed", "x"),
         ("max_tokens", 0), ("max_tokens", -5), ("max_tokens", 1.0), ("max_tokens", 2**31),

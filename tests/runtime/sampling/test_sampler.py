@@ -15,28 +15,8 @@ import pytest
 from qwen3_runtime.errors import EngineError
 from qwen3_runtime.sampling import Draw, SamplingParams, reference, sampler_for
 
-HERE = Path(__file__).parent
-CPP = HERE.parents[2] / "runtime" / "cpp"
-FLAGS = ["-std=c++17", "-Wall", "-Wextra", "-Werror", f"-I{CPP}"]
 Array = np.ndarray[Any, Any]
 SampleRows = Callable[..., Array]
-
-
-def build(output: Path, source: str, *flags: str) -> Path:
-    sources = [str(CPP / "sampler" / "sampler.cpp"), str(HERE / source)]
-    subprocess.run(["g++", *FLAGS, *flags, *sources, "-o", str(output)], check=True)
-    return output
-
-
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    output = tmp_path_factory.mktemp("sampler") / "sampler.so"
-    loaded = ctypes.CDLL(
-        str(build(output, "sampler_c_api.cpp", "-O2", "-march=native", "-shared", "-fPIC"))
-    )
-    loaded.uniform_number.restype = ctypes.c_double
-    loaded.uniform_number.argtypes = [ctypes.c_uint64, ctypes.c_uint64]
-    return loaded
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +59,11 @@ def draw(
     top_k: int = 0,
     seed: int = 0,
     position: int = 0,
+    min_p: float = 0.0,
 ) -> int:
-    return int(draw_many(sample_rows, logits, 1, temperature, top_p, top_k, seed, position)[0])
+    return int(
+        draw_many(sample_rows, logits, 1, temperature, top_p, top_k, seed, position, min_p)[0]
+    )
 
 
 def draw_many(
@@ -92,11 +75,13 @@ def draw_many(
     top_k: int = 0,
     seed: int = 0,
     first_position: int = 0,
+    min_p: float = 0.0,
 ) -> Array:
     return sample_rows(
         np.tile(np.asarray(logits, np.float32), (count, 1)),
         np.full(count, temperature),
         np.full(count, top_p),
+        np.full(count, min_p),
         np.full(count, top_k, np.int64),
         np.full(count, seed, np.uint64),
         np.arange(first_position, first_position + count, dtype=np.uint64),
@@ -159,6 +144,7 @@ def test_compiled_and_reference_choose_the_same_tokens(
     parameters = (
         rng.choice([0.0, 0.1, 0.7, 1.0, 1.5, 100.0], count),
         rng.choice([1e-6, 0.1, 0.5, 0.8, 0.95, 1.0], count),
+        rng.choice([0.0, 0.0, 0.05, 0.5, 1.0], count),
         rng.choice([-1, 0, 1, 2, 20, 100, 10**9], count),
         rng.integers(0, 2**64, count, np.uint64),
         rng.integers(0, 2**40, count, np.uint64),
@@ -270,6 +256,7 @@ def test_a_draw_depends_on_its_own_row_only(sample_rows: SampleRows) -> None:
     parameters = (
         np.array([0.0, 0.7, 1.0, 1.0, 2.0, 0.9]),
         np.array([1.0, 0.8, 1.0, 0.5, 1.0, 0.9]),
+        np.array([0.0, 0.1, 0.0, 0.0, 0.3, 0.0]),
         np.array([0, 20, 0, 0, 50, 3]),
         np.arange(6, dtype=np.uint64) + 2**63,
         np.arange(6, dtype=np.uint64) * 1000,
@@ -309,25 +296,29 @@ def test_logits_no_token_can_come_from_are_refused(
     zeros = np.zeros(2, np.int64)
     with pytest.raises(EngineError) as caught:
         sample_rows(
-            logits, ones * temperature, ones, zeros, zeros.astype(np.uint64), ones.astype(np.uint64)
+            logits, ones * temperature, ones, ones * 0, zeros, *[ones.astype(np.uint64)] * 2
         )
     assert message in str(caught.value)
 
 
 @pytest.mark.compile
 @pytest.mark.parametrize(
-    ("temperature", "top_p"),
-    [(-1.0, 1.0), (np.nan, 1.0), (np.inf, 1.0), (1.0, 0.0), (1.0, 1.5), (1.0, np.nan)],
+    ("name", "value"),
+    [
+        *(("temperature", value) for value in (-1.0, np.nan, np.inf)),
+        *(("top_p", value) for value in (0.0, 1.5, np.nan)),
+        *(("min_p", value) for value in (-0.1, 1.5, np.nan)),
+    ],
 )
 def test_compiled_sampler_refuses_parameters_that_mean_nothing(
-    compiled: SampleRows, temperature: float, top_p: float
+    compiled: SampleRows, name: str, value: float
 ) -> None:
-    with pytest.raises(EngineError, match=r"row 0: (temperature|top_p) is"):
-        draw(compiled, np.zeros(3), temperature=temperature, top_p=top_p)
+    with pytest.raises(EngineError, match=rf"row 0: {name} is"):
+        draw(compiled, np.zeros(3), **{name: value})
 
 
 @pytest.mark.compile
-def test_sampler_is_clean_under_sanitizers(tmp_path: Path) -> None:
+def test_sampler_is_clean_under_sanitizers(build: Callable[..., Path], tmp_path: Path) -> None:
     program = build(
         tmp_path / "stress",
         "sampler_stress.cpp",
@@ -348,31 +339,31 @@ def test_sampler_is_clean_under_sanitizers(tmp_path: Path) -> None:
 def test_sampler_hands_each_rows_parameters_on() -> None:
     logits = np.array([[0, 9, 1], [9, 0, 1], [0, 0, 0]], np.float32)
     draws = [
-        Draw(SamplingParams(temperature=0), 1, 5),
-        Draw(SamplingParams(top_k=-1, top_p=0.5), -1, 6),
-        Draw(SamplingParams(temperature=0.5, top_k=2), 2**64 + 3, 7),
+        Draw(SamplingParams(temperature=0), 1, [0] * 5, 5),
+        Draw(SamplingParams(top_k=-1, top_p=0.5), -1, [0] * 6, 6),
+        Draw(SamplingParams(temperature=0.5, top_k=2), 2**64 + 3, [0] * 7, 7),
     ]
     sampler = sampler_for(object())
     tokens = sampler.sample(logits, draws)
     assert tokens[:2] == [1, 0]
-    again = sampler.sample(logits[2:], [Draw(SamplingParams(temperature=0.5, top_k=2), 3, 7)])
+    cool = SamplingParams(temperature=0.5, top_k=2)
+    again = sampler.sample(logits[2:], [Draw(cool, 3, [1] * 7, 2)])
     assert again == tokens[2:]
     with pytest.raises(EngineError, match="do not match"):
         sampler.sample(logits, draws[:2])
 
 
 def test_sampler_prefers_the_engines_own() -> None:
-    class CompiledEngine:
+    class Kernels:
         @staticmethod
         def sample_rows(logits: Array, *parameters: Array) -> Array:
-            assert [array.dtype for array in parameters] == [
-                np.float64,
-                np.float64,
-                np.int64,
-                np.uint64,
-                np.uint64,
-            ]
+            floats, integers = parameters[:3], parameters[3:]
+            assert {array.dtype for array in floats} == {np.dtype(np.float64)}
+            assert [array.dtype for array in integers] == [np.int64, np.uint64, np.uint64]
             return np.full(len(logits), 42, np.int32)
 
-    draws = [Draw(SamplingParams(seed=-1), 2**64 - 1, 3)]
+    class CompiledEngine:
+        sampling_kernels = Kernels()
+
+    draws = [Draw(SamplingParams(seed=-1), 2**64 - 1, [1, 2, 3], 3)]
     assert sampler_for(CompiledEngine()).sample(np.zeros((1, 9), np.float32), draws) == [42]
