@@ -1,0 +1,120 @@
+"""The engine's process: loads, then steps for as long as requests are in flight."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+from qwen3_runtime.engine.batch import Engine
+from qwen3_runtime.engine.core import EngineCore
+from qwen3_runtime.errors import RuntimeFault
+from qwen3_runtime.sampling.grammar import GrammarCompiler
+from qwen3_runtime.serving.messages import (
+    Abort,
+    Add,
+    Command,
+    EngineFacts,
+    Failed,
+    News,
+    Outputs,
+    Progress,
+    Ready,
+    Refused,
+    Stop,
+)
+
+__all__ = ["EngineLoader", "LoadedEngine", "run_engine"]
+
+_STATUS_SECONDS = 0.25
+"""Longest time without a word about how busy the engine is, while it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedEngine:
+    """What a loader gives."""
+
+    engine: Engine
+    facts: EngineFacts
+    compile_grammar: GrammarCompiler | None = None
+
+
+class EngineLoader(Protocol):
+    """Loads an engine in the engine's process; must be picklable."""
+
+    def __call__(self, notify: Callable[[str], None], /) -> LoadedEngine:
+        """Loads the engine, telling ``notify`` what it is at.
+
+        Raises:
+            Exception: It cannot be loaded; its text is shown to the user.
+        """
+
+
+def run_engine(
+    load: EngineLoader, commands: Connection, news: Connection, max_queue: int | None
+) -> None:
+    """Runs until told to stop, or until the serving process is gone.
+
+    Args:
+        load: Loads the engine.
+        commands: Gives ``Command``.
+        news: Takes ``News``.
+        max_queue: Most requests that wait for a place.
+    """
+    # Ctrl-C reaches the whole group of processes; what is to end is the serving process's business.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        try:
+            loaded = load(lambda text: news.send(Progress(text)))
+        except Exception as error:
+            news.send(Failed(str(error) or type(error).__name__))
+            return
+        core = EngineCore(
+            loaded.engine, max_queue=max_queue, compile_grammar=loaded.compile_grammar
+        )
+        news.send(Ready(loaded.facts))
+        _Loop(core, commands, news).run()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return  # nobody is there to serve
+
+
+@dataclass(slots=True)
+class _Loop:
+    core: EngineCore
+    commands: Connection
+    news: Connection
+    last_status: float = 0.0
+
+    def run(self) -> None:
+        while True:
+            # Sleeps where there is nothing to do, looks up between steps where there is.
+            while self.commands.poll(0 if self.core.has_work else None):
+                command: Command = self.commands.recv()
+                if isinstance(command, Stop):
+                    return
+                self._carry_out(command)
+            self._step()
+
+    def _carry_out(self, command: Add | Abort) -> None:
+        match command:
+            case Add(request):
+                try:
+                    self.core.add(request)
+                except RuntimeFault as error:
+                    self._tell(Refused(request.request_id, error))
+            case Abort(request_ids):
+                self.core.abort(request_ids)
+                self._tell(Outputs((), self.core.status))
+
+    def _step(self) -> None:
+        outputs = self.core.step()
+        now = time.monotonic()
+        if outputs or now - self.last_status >= _STATUS_SECONDS:
+            self.last_status = now
+            self._tell(Outputs(tuple(outputs), self.core.status))
+
+    def _tell(self, news: News) -> None:
+        self.news.send(news)
