@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["StopChecker"]
+__all__ = ["StopChecker", "partial_end"]
 
 
 class StopChecker:
@@ -36,7 +36,7 @@ class StopChecker:
             end, start, self.stopped_by = min(ends)
             self._held = ""
             return text[: end if self._include_stop else start]
-        keep = max((_overlap(text, stop) for stop in self._stop), default=0)
+        keep = max((partial_end(text, stop) for stop in self._stop), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
@@ -46,7 +46,7 @@ class StopChecker:
         return held
 
 
-def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of ``text`` that begins ``stop`` without completing it."""
+def partial_end(text: str, stop: str) -> int:
+    """Returns how many characters at the end of ``text`` begin ``stop`` without completing it."""
     longest = min(len(text), len(stop) - 1)
     return next((size for size in range(longest, 0, -1) if text.endswith(stop[:size])), 0)

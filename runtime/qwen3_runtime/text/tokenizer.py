@@ -58,12 +58,14 @@ class Tokenizer:
         self._special_tokens = dict(special_tokens)
         self._chat_templates = dict(chat_templates)
         self._compiled: dict[str, ChatTemplate] = {}
-        self._is_byte_level = isinstance(backend.decoder, decoders.ByteLevel)
-        self._special_ids = frozenset(
+        self.is_byte_level = isinstance(backend.decoder, decoders.ByteLevel)
+        """Whether tokens are bytes, each for itself (GPT-2, Qwen, Llama 3)."""
+        self.special_ids = frozenset(
             token_id
             for token_id, token in backend.get_added_tokens_decoder().items()
             if token.special
         )
+        """Control tokens, which are no part of a text."""
         self.eos_token_ids = tuple(dict.fromkeys(eos_token_ids))
         """Every token that ends a text or a turn."""
         bos = special_tokens.get("bos_token")
@@ -100,23 +102,23 @@ class Tokenizer:
 
     def stream(self, skip_special_tokens: bool = True) -> IncrementalDetokenizer:
         """Returns a decoder for one sequence's tokens as they come."""
-        if self._is_byte_level:
+        if self.is_byte_level:
             return ByteLevelDetokenizer(
                 lambda token_id: self.token_bytes(token_id, skip_special_tokens)
             )
         return WindowDetokenizer(
             lambda ids: self.decode(ids, skip_special_tokens),
-            lambda token_id: not (skip_special_tokens and token_id in self._special_ids),
+            lambda token_id: not (skip_special_tokens and token_id in self.special_ids),
         )
 
     def token_bytes(self, token_id: int, skip_special_tokens: bool = False) -> bytes:
         """Returns the bytes one token stands for; nothing for an id without a token."""
-        if skip_special_tokens and token_id in self._special_ids:
+        if skip_special_tokens and token_id in self.special_ids:
             return b""
         token = self._backend.id_to_token(token_id)
         if token is None:
             return b""
-        if self._is_byte_level:
+        if self.is_byte_level:
             return bytes_of_token(token)
         return self.decode([token_id], skip_special_tokens).encode()
 
@@ -124,6 +126,11 @@ class Tokenizer:
         """Returns the id of a token by its text, None where there is none."""
         found: int | None = self._backend.token_to_id(token)
         return found
+
+    def to_json(self) -> str:
+        """Returns the tokenizer in the form of a tokenizer.json."""
+        text: str = self._backend.to_str()
+        return text
 
     def apply_chat_template(
         self,

@@ -1,0 +1,115 @@
+"""Grammars of requests, followed token by token with llguidance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import llguidance
+import numpy as np
+from numpy.typing import NDArray
+
+from qwen3_runtime.errors import EngineError, RequestError
+from qwen3_runtime.sampling.grammar import Grammar, GrammarSpec
+from qwen3_runtime.text import Tokenizer
+
+__all__ = ["LlguidanceCompiler"]
+
+_MAX_CHARS = 1 << 18
+
+
+class LlguidanceCompiler:
+    """Makes the state of a new answer; a ``GrammarCompiler``.
+
+    Args:
+        tokenizer: The model's.
+        vocab_size: Columns of the logits, which may be more than the tokenizer has tokens.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+        self._tokenizer = llguidance.LLTokenizer(
+            _vocabulary(tokenizer, vocab_size),
+            n_vocab=vocab_size,
+            eos_token=list(tokenizer.eos_token_ids) or None,
+        )
+
+    def __call__(self, spec: GrammarSpec) -> Grammar:
+        """Compiles a grammar.
+
+        Raises:
+            RequestError: It cannot be compiled; the message says why.
+        """
+        matcher = llguidance.LLMatcher(self._tokenizer, _grammar(spec), log_level=0)
+        if matcher.is_error():
+            raise RequestError(
+                f"this {spec.kind} cannot be compiled", got=matcher.get_error()[:500]
+            )
+        return _FollowedGrammar(matcher, spec.after_token_ids)
+
+
+class _ByteLevelVocabulary:
+    """Tokens as bytes, for ``llguidance.TokenizerWrapper``, which calls it to encode.
+
+    Given a tokenizer.json, llguidance takes every added token for a control token, so that the
+    text ``<tool_call>`` of a grammar could not be said by Qwen's token of that name.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, vocab_size: int) -> None:
+        self._tokenizer = tokenizer
+        self.bos_token_id = tokenizer.bos_token_id
+        self.eos_token_id = tokenizer.eos_token_ids[0]
+        self.tokens = [tokenizer.token_bytes(token_id) for token_id in range(vocab_size)]
+        self.special_token_ids = sorted(tokenizer.special_ids)
+
+    def __call__(self, text: bytes) -> list[int]:
+        return self._tokenizer.encode(text.decode("utf-8", "replace"), add_special_tokens=False)
+
+
+def _vocabulary(tokenizer: Tokenizer, vocab_size: int) -> llguidance.TokenizerWrapper | str:
+    if tokenizer.is_byte_level and tokenizer.eos_token_ids:
+        return llguidance.TokenizerWrapper(_ByteLevelVocabulary(tokenizer, vocab_size))
+    return tokenizer.to_json()
+
+
+def _grammar(spec: GrammarSpec) -> str:
+    if len(spec.text) > _MAX_CHARS:
+        raise RequestError(
+            f"this {spec.kind} is too long",
+            got=f"{len(spec.text)} characters",
+            expected=f"at most {_MAX_CHARS}",
+        )
+    match spec.kind:
+        case "json_object":
+            return llguidance.LLMatcher.grammar_from_json_schema(json.dumps({"type": "object"}))
+        case "json_schema":
+            return llguidance.LLMatcher.grammar_from_json_schema(spec.text)
+        case "regex":
+            return llguidance.LLMatcher.grammar_from_regex(spec.text)
+        case "lark":
+            return llguidance.LLMatcher.grammar_from_lark(spec.text)
+    raise RequestError("there is no such kind of grammar", got=spec.kind)
+
+
+class _FollowedGrammar:
+    """Waits for the end of a thought, where one comes first, and holds from then on."""
+
+    def __init__(self, matcher: llguidance.LLMatcher, after: Sequence[int]) -> None:
+        self._matcher = matcher
+        self._after = tuple(after)
+        self._last: tuple[int, ...] = ()
+        self._is_on = not after
+
+    def mask(self) -> NDArray[np.uint32] | None:
+        """See ``Grammar``."""
+        if not self._is_on:
+            return None
+        return np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
+
+    def accept(self, token_id: int) -> None:
+        """See ``Grammar``."""
+        if self._is_on:
+            if not self._matcher.consume_token(token_id):
+                raise EngineError("a grammar refused its own token", got=self._matcher.get_error())
+            return
+        self._last = (*self._last, token_id)[-len(self._after) :]
+        self._is_on = self._last == self._after

@@ -1,0 +1,111 @@
+"""From what a request wishes of its answer's form to a grammar."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from qwen3_runtime.chat.hermes import TOOL_END, TOOL_START
+from qwen3_runtime.errors import RequestError
+from qwen3_runtime.sampling.grammar import GrammarSpec
+
+__all__ = ["grammar_of_tools", "grammar_of_wishes"]
+
+_EXTENSIONS = {"guided_regex": "regex", "guided_grammar": "lark", "guided_json": "json_schema"}
+"""vLLM's names of request fields, and the kinds they stand for."""
+
+
+def grammar_of_wishes(
+    request: Mapping[str, object], after_token_ids: Sequence[int] = ()
+) -> GrammarSpec | None:
+    """Returns the grammar of ``response_format`` or of an extension, None without a wish.
+
+    ``response_format`` is OpenAI's (``text``, ``json_object``, ``json_schema``), or
+    ``{"type": "regex", "regex": ...}`` and ``{"type": "grammar", "grammar": ...}`` (Lark); the
+    extensions are vLLM's ``guided_json``, ``guided_regex`` and ``guided_grammar``.
+
+    Args:
+        request: Fields of the request.
+        after_token_ids: It holds once these have come, such as the end of a thought.
+
+    Raises:
+        RequestError: The wish is malformed, or there are several.
+    """
+    found = [
+        (name, kind, request[name])
+        for name, kind in _EXTENSIONS.items()
+        if request.get(name) is not None
+    ]
+    wish = request.get("response_format")
+    if wish is not None:
+        found.append(("response_format", *_of_format(wish)))
+    found = [(name, kind, value) for name, kind, value in found if kind != "text"]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise RequestError(
+            "an answer follows one grammar", got=", ".join(name for name, _, _ in found)
+        )
+    ((name, kind, value),) = found
+    text = value if isinstance(value, str) else json.dumps(value)
+    if kind in ("regex", "lark") and not isinstance(value, str):
+        raise RequestError("this is no text", where=name, got=type(value).__name__)
+    return GrammarSpec(kind=kind, text=text, after_token_ids=tuple(after_token_ids))
+
+
+def _of_format(wish: object) -> tuple[str, object]:
+    where = "response_format"
+    if not isinstance(wish, Mapping):
+        raise RequestError("a response format is a record", where=where, got=type(wish).__name__)
+    match wish.get("type"):
+        case "text":
+            return "text", ""
+        case "json_object":
+            return "json_object", ""
+        case "json_schema":
+            named = wish.get("json_schema")
+            schema = named.get("schema") if isinstance(named, Mapping) else None
+            if not isinstance(schema, Mapping):
+                raise RequestError("the schema is missing", where=f"{where}.json_schema.schema")
+            return "json_schema", schema
+        case "regex":
+            return "regex", wish.get("regex")
+        case "grammar":
+            return "lark", wish.get("grammar")
+    raise RequestError(
+        "there is no such response format",
+        where=f"{where}.type",
+        got=repr(wish.get("type"))[:80],
+        expected="text, json_object, json_schema, regex, grammar",
+    )
+
+
+def grammar_of_tools(
+    functions: Sequence[Mapping[str, object]], after_token_ids: Sequence[int] = ()
+) -> GrammarSpec:
+    """Returns the grammar of at least one call of these functions, in Hermes' form.
+
+    Args:
+        functions: ``name`` and ``parameters`` (a JSON schema) of each that may be called.
+        after_token_ids: It holds once these have come, such as the end of a thought.
+    """
+    calls = [
+        {
+            "type": "object",
+            "properties": {
+                "name": {"const": function["name"]},
+                "arguments": function.get("parameters") or {"type": "object"},
+            },
+            "required": ["name", "arguments"],
+            "additionalProperties": False,
+        }
+        for function in functions
+    ]
+    lark = "\n".join(
+        (
+            'start: call ("\\n" call)*',
+            f'call: {json.dumps(TOOL_START)} "\\n" json "\\n" {json.dumps(TOOL_END)}',
+            f"json: %json {json.dumps({'anyOf': calls})}",
+        )
+    )
+    return GrammarSpec(kind="lark", text=lark, after_token_ids=tuple(after_token_ids))
