@@ -36,9 +36,7 @@ def check_token_ids(engine: Engine, token_ids: object, index: int) -> list[int]:
             outside the vocabulary.
     """
     where = f"prompt {index}"
-    ids = _whole_numbers(token_ids, where)
-    if not ids:
-        raise RequestError("a prompt needs at least one token", where=where)
+    ids = check_ids(token_ids, engine.vocab_size, where)
     if len(ids) > engine.max_model_len:
         raise RequestError(
             f"maximum context length is {engine.max_model_len} tokens",
@@ -46,13 +44,25 @@ def check_token_ids(engine: Engine, token_ids: object, index: int) -> list[int]:
             got=f"{len(ids)} tokens",
             hint="a larger max_model_len, or a shorter prompt",
         )
-    outside = [token for token in ids if not 0 <= token < engine.vocab_size]
+    return ids
+
+
+def check_ids(token_ids: object, vocab_size: int, where: str) -> list[int]:
+    """Returns token ids as a list of ints of a vocabulary, at least one.
+
+    Raises:
+        RequestError: They are none; ``where`` names the prompt.
+    """
+    ids = _whole_numbers(token_ids, where)
+    if not ids:
+        raise RequestError("a prompt needs at least one token", where=where)
+    outside = [token for token in ids if not 0 <= token < vocab_size]
     if outside:
         raise RequestError(
             "a token id is outside the vocabulary",
             where=where,
             got=outside[0],
-            expected=f"0 to {engine.vocab_size - 1}",
+            expected=f"0 to {vocab_size - 1}",
         )
     return ids
 

@@ -6,7 +6,7 @@ import asyncio
 import enum
 import multiprocessing
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from multiprocessing.connection import Connection
 
 from qwen3_runtime.engine.core import CoreStatus, EngineRequest, TokenOutput
@@ -107,7 +107,7 @@ class EngineClient:
             await self._changed.wait()
         self._require_ready()
 
-    async def generate(self, request: EngineRequest) -> AsyncIterator[TokenOutput]:
+    async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenOutput, None]:
         """Yields what every step gives a request; leaving early ends its work.
 
         Raises:

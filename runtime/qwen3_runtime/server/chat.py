@@ -1,0 +1,263 @@
+"""``POST /v1/chat/completions``: a conversation in, its next turn out."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from qwen3_runtime.chat import AnswerDelta, AnswerParser, answer_parser
+from qwen3_runtime.chat.reasoning import THINK_END
+from qwen3_runtime.sampling import TokenLogprobs
+from qwen3_runtime.sampling.grammar import GrammarSpec
+from qwen3_runtime.server.errors import ApiError
+from qwen3_runtime.server.generation import AnswerWish, TextPiece, generate_text
+from qwen3_runtime.server.logprobs import chat_logprobs
+from qwen3_runtime.server.metrics import Metrics
+from qwen3_runtime.server.model import RenderedChat, ServedModel
+from qwen3_runtime.server.params import num_choices, sampling_params
+from qwen3_runtime.server.protocol import ChatCompletionRequest
+from qwen3_runtime.server.streams import event_stream, merged, unless_disconnected
+from qwen3_runtime.server.tools import ToolWish, tool_wish
+from qwen3_runtime.server.usage import Usage
+from qwen3_runtime.structured import grammar_of_tools, grammar_of_wishes
+
+__all__ = ["chat_router"]
+
+
+def chat_router(model: ServedModel, metrics: Metrics) -> APIRouter:
+    """Returns the routes of chats."""
+    router = APIRouter(tags=["chat"])
+
+    @router.post("/v1/chat/completions")
+    @router.post("/chat/completions")
+    async def create_chat_completion(body: ChatCompletionRequest, request: Request) -> Response:
+        chat = await _prepare(model, metrics, body)
+        seconds = model.settings.request_seconds
+        if body.stream:
+            return event_stream(chat.chunks(), seconds)
+        return JSONResponse(await unless_disconnected(request, chat.whole(), seconds))
+
+    return router
+
+
+async def _prepare(
+    model: ServedModel, metrics: Metrics, body: ChatCompletionRequest
+) -> _ChatCompletion:
+    """Everything that can be wrong with a request is found here, before an answer begins."""
+    name = model.check_name(body.model)
+    model.facts  # noqa: B018 - raises while there is no engine
+    count = num_choices(body, model.settings.max_choices)
+    tools = tool_wish(body)
+    num_top = body.top_logprobs or 0
+    if num_top and not body.logprobs:
+        raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
+    params = sampling_params(
+        body, model.default_params, logprobs=num_top if body.logprobs else None
+    )
+    rendered = await model.render_chat(
+        body.messages,
+        tools=list(tools.tools) or None,
+        template_arguments=body.chat_template_kwargs,
+        add_generation_prompt=body.add_generation_prompt,
+    )
+    limit = body.max_completion_tokens
+    limit = body.max_tokens if limit is None else limit
+    if limit is not None and limit < 1:
+        raise ApiError(400, f"max_tokens is {limit}, expected at least 1", param="max_tokens")
+    max_tokens = model.room_for(len(rendered.token_ids), limit)
+    grammar = await _grammar(model, body, tools, rendered)
+    first_seed = params.seed_or_new()
+    wishes = [
+        AnswerWish(
+            prompt_token_ids=rendered.token_ids,
+            params=params,
+            max_tokens=max_tokens,
+            seed=(first_seed + index) % 2**64,
+            grammar=grammar,
+        )
+        for index in range(count)
+    ]
+    return _ChatCompletion(model, metrics, body, name, rendered.text, bool(tools.tools), wishes)
+
+
+async def _grammar(
+    model: ServedModel, body: ChatCompletionRequest, tools: ToolWish, rendered: RenderedChat
+) -> GrammarSpec | None:
+    after: list[int] = []
+    if model.reasoning_format == "think" and _may_think(rendered.text):
+        after = await model.encode(THINK_END, add_special_tokens=False)
+    if tools.must_call:
+        if model.tool_format is None:
+            raise ApiError(400, "this model has no form for tool calls", param="tool_choice")
+        return grammar_of_tools(tools.must_call, after)
+    return grammar_of_wishes(body.model_dump(), after)
+
+
+def _may_think(prompt_text: str) -> bool:
+    """Whether a thought comes first: the prompt has not just closed one."""
+    return not prompt_text.rstrip().endswith(THINK_END)
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One of the answers on its way."""
+
+    parser: AnswerParser
+    finish_reason: str | None = None
+
+    def take(self, piece: TextPiece) -> AnswerDelta:
+        delta = self.parser.add(piece.text)
+        if piece.finish_reason is not None:
+            delta += self.parser.finish()
+            has_called = piece.finish_reason == "stop" and self.parser.has_tool_calls
+            self.finish_reason = "tool_calls" if has_called else piece.finish_reason
+        return delta
+
+
+class _ChatCompletion:
+    """A checked request; gives its answer whole or in chunks."""
+
+    def __init__(
+        self,
+        model: ServedModel,
+        metrics: Metrics,
+        body: ChatCompletionRequest,
+        name: str,
+        prompt_text: str,
+        has_tools: bool,
+        wishes: list[AnswerWish],
+    ) -> None:
+        self._model = model
+        self._metrics = metrics
+        self._body = body
+        self._wishes = wishes
+        self._usage = Usage(len(wishes[0].prompt_token_ids))
+        self._choices = [
+            _Choice(
+                answer_parser(
+                    reasoning_format=model.reasoning_format,
+                    tool_format=model.tool_format,
+                    prompt_text=prompt_text,
+                    has_tools=has_tools,
+                )
+            )
+            for _ in wishes
+        ]
+        self._head = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "created": int(time.time()),
+            "model": name,
+            "system_fingerprint": None,
+        }
+
+    async def whole(self) -> dict[str, Any]:
+        """Returns the completion once it is complete."""
+        deltas: list[list[AnswerDelta]] = [[] for _ in self._choices]
+        logprobs: list[list[TokenLogprobs]] = [[] for _ in self._choices]
+        async with aclosing(self._pieces()) as pieces:
+            async for index, piece in pieces:
+                deltas[index].append(self._choices[index].take(piece))
+                logprobs[index] += piece.logprobs
+        choices = [
+            {
+                "index": index,
+                "message": self._message(deltas[index]),
+                "logprobs": self._logprobs(logprobs[index]),
+                "finish_reason": choice.finish_reason,
+            }
+            for index, choice in enumerate(self._choices)
+        ]
+        body = {**self._head, "object": "chat.completion", "choices": choices}
+        return {**body, "usage": self._usage.body}
+
+    async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
+        """Yields the completion as it comes."""
+        for index in range(len(self._choices)):
+            yield self._chunk(index, {"role": "assistant", "content": ""})
+        async with aclosing(self._pieces()) as pieces:
+            async for index, piece in pieces:
+                choice = self._choices[index]
+                delta = choice.take(piece)
+                logprobs = self._logprobs(list(piece.logprobs))
+                if delta or logprobs:
+                    yield self._chunk(index, self._delta(delta), logprobs)
+                if choice.finish_reason is not None:
+                    yield self._chunk(index, {}, finish_reason=choice.finish_reason)
+        options = self._body.stream_options
+        if options is not None and options.include_usage:
+            head = {**self._head, "object": "chat.completion.chunk"}
+            yield {**head, "choices": [], "usage": self._usage.body}
+
+    async def _pieces(self) -> AsyncGenerator[tuple[int, TextPiece], None]:
+        sources = [
+            self._metrics.observed(generate_text(self._model, wish), len(wish.prompt_token_ids))
+            for wish in self._wishes
+        ]
+        async with aclosing(merged(sources)) as pieces:
+            async for index, piece in pieces:
+                self._usage.add(piece)
+                yield index, piece
+
+    def _message(self, deltas: list[AnswerDelta]) -> dict[str, Any]:
+        content = "".join(delta.content for delta in deltas)
+        reasoning = "".join(delta.reasoning for delta in deltas)
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if reasoning and self._body.include_reasoning:
+            message |= {"reasoning_content": reasoning, "reasoning": reasoning}
+        calls: list[dict[str, Any]] = []
+        for part in (part for delta in deltas for part in delta.tool_calls):
+            if part.id is not None:
+                function = {"name": part.name, "arguments": part.arguments}
+                calls.append({"id": part.id, "type": "function", "function": function})
+            else:
+                calls[part.index]["function"]["arguments"] += part.arguments
+        if calls:
+            message |= {"tool_calls": calls, "content": content or None}
+        return message
+
+    def _delta(self, delta: AnswerDelta) -> dict[str, Any]:
+        body: dict[str, Any] = {}
+        if delta.content:
+            body["content"] = delta.content
+        if delta.reasoning and self._body.include_reasoning:
+            body |= {"reasoning_content": delta.reasoning, "reasoning": delta.reasoning}
+        calls = []
+        for part in delta.tool_calls:
+            function = {"arguments": part.arguments}
+            if part.id is None:
+                calls.append({"index": part.index, "function": function})
+            else:
+                named = {"name": part.name, **function}
+                calls.append(
+                    {"index": part.index, "id": part.id, "type": "function", "function": named}
+                )
+        if calls:
+            body["tool_calls"] = calls
+        return body
+
+    def _logprobs(self, tokens: list[TokenLogprobs]) -> dict[str, Any] | None:
+        if not self._body.logprobs or not tokens:
+            return None
+        return chat_logprobs(self._model.need_tokenizer(), tokens)
+
+    def _chunk(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        logprobs: dict[str, Any] | None = None,
+        finish_reason: str | None = None,
+    ) -> dict[str, Any]:
+        choice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": logprobs,
+            "finish_reason": finish_reason,
+        }
+        return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}

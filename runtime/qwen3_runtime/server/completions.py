@@ -1,0 +1,219 @@
+"""``POST /v1/completions``: texts or token ids in, what follows them out."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import JSONResponse, Response
+
+from qwen3_runtime.engine.prefill import check_ids
+from qwen3_runtime.sampling import MAX_LOGPROBS, SamplingParams, TokenLogprobs
+from qwen3_runtime.server.errors import ApiError
+from qwen3_runtime.server.generation import AnswerWish, TextPiece, generate_text
+from qwen3_runtime.server.logprobs import completion_logprobs
+from qwen3_runtime.server.metrics import Metrics
+from qwen3_runtime.server.model import ServedModel
+from qwen3_runtime.server.params import num_choices, sampling_params
+from qwen3_runtime.server.protocol import CompletionRequest
+from qwen3_runtime.server.streams import event_stream, merged, unless_disconnected
+from qwen3_runtime.server.usage import Usage
+from qwen3_runtime.structured import grammar_of_wishes
+
+__all__ = ["completion_router"]
+
+_MAX_PROMPTS = 128
+
+
+def completion_router(model: ServedModel, metrics: Metrics) -> APIRouter:
+    """Returns the routes of text completions."""
+    router = APIRouter(tags=["completions"])
+
+    @router.post("/v1/completions")
+    @router.post("/completions")
+    async def create_completion(body: CompletionRequest, request: Request) -> Response:
+        completion = await _prepare(model, metrics, body)
+        seconds = model.settings.request_seconds
+        if body.stream:
+            return event_stream(completion.chunks(), seconds)
+        return JSONResponse(await unless_disconnected(request, completion.whole(), seconds))
+
+    return router
+
+
+@dataclass(slots=True)
+class _Choice:
+    """One of the answers on its way."""
+
+    wish: AnswerWish
+    echo: str
+    """The prompt's text, where it is part of the answer."""
+    is_scored: bool
+    """Whether the prompt's tokens are scored, too."""
+    num_chars: int = 0
+
+
+async def _prepare(model: ServedModel, metrics: Metrics, body: CompletionRequest) -> _Completion:
+    """Everything that can be wrong with a request is found here, before an answer begins."""
+    name = model.check_name(body.model)
+    facts = model.facts
+    if body.suffix:
+        raise ApiError(400, "suffix is not supported", param="suffix")
+    count = num_choices(body, model.settings.max_choices)
+    if body.best_of not in (None, count):
+        raise ApiError(400, "best_of is not supported beyond n", param="best_of")
+    if body.logprobs is not None and not 0 <= body.logprobs <= MAX_LOGPROBS:
+        raise ApiError(400, f"logprobs is {body.logprobs}, expected 0 to {MAX_LOGPROBS}")
+    if body.max_tokens is not None and body.max_tokens < (0 if body.echo else 1):
+        raise ApiError(400, f"max_tokens is {body.max_tokens}", param="max_tokens")
+    params = sampling_params(
+        body,
+        model.default_params,
+        logprobs=body.logprobs,
+        prompt_logprobs=body.logprobs if body.echo else None,
+    )
+    grammar = grammar_of_wishes(body.model_dump())
+    choices: list[_Choice] = []
+    for prompt in _prompts(body.prompt):
+        ids = await model.encode(prompt) if isinstance(prompt, str) else prompt
+        ids = check_ids(ids, facts.vocab_size, f"prompt {len(choices) // count}")
+        is_score = body.max_tokens == 0
+        wish = AnswerWish(
+            prompt_token_ids=ids,
+            params=_scoring(params) if is_score else params,
+            max_tokens=0 if is_score else model.room_for(len(ids), body.max_tokens),
+            seed=0,
+            grammar=grammar,
+        )
+        echo = _text(model, prompt) if body.echo else ""
+        first = params.seed_or_new()
+        choices += [
+            _Choice(replace(wish, seed=(first + index) % 2**64), echo, bool(body.echo))
+            for index in range(count)
+        ]
+    return _Completion(model, metrics, body, name, choices)
+
+
+def _scoring(params: SamplingParams) -> SamplingParams:
+    """The engine ends a request without new tokens only where it scores the prompt."""
+    wanted = 0 if params.prompt_logprobs is None else params.prompt_logprobs
+    return replace(params, prompt_logprobs=wanted, min_tokens=0)
+
+
+def _prompts(prompt: str | list[int] | list[str] | list[list[int]]) -> list[str | list[int]]:
+    if isinstance(prompt, str):
+        return [prompt]
+    if not prompt or len(prompt) > _MAX_PROMPTS:
+        raise ApiError(
+            400, f"prompt has {len(prompt)} entries, expected 1 to {_MAX_PROMPTS}", param="prompt"
+        )
+    if isinstance(prompt[0], int):
+        return [prompt]
+    return list(prompt)
+
+
+def _text(model: ServedModel, prompt: str | list[int]) -> str:
+    if isinstance(prompt, str):
+        return prompt
+    return model.tokenizer.decode(prompt) if model.tokenizer is not None else ""
+
+
+class _Completion:
+    """A checked request; gives its answers whole or in chunks."""
+
+    def __init__(
+        self,
+        model: ServedModel,
+        metrics: Metrics,
+        body: CompletionRequest,
+        name: str,
+        choices: list[_Choice],
+    ) -> None:
+        self._model = model
+        self._metrics = metrics
+        self._body = body
+        self._choices = choices
+        prompts = choices[:: body.n or 1]
+        self._usage = Usage(sum(len(choice.wish.prompt_token_ids) for choice in prompts))
+        self._head = {
+            "id": f"cmpl-{uuid.uuid4().hex}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": name,
+            "system_fingerprint": None,
+        }
+
+    async def whole(self) -> dict[str, Any]:
+        """Returns the completion once it is complete."""
+        texts: list[list[str]] = [[] for _ in self._choices]
+        logprobs: list[list[dict[str, Any]]] = [[] for _ in self._choices]
+        reasons: list[str | None] = [None] * len(self._choices)
+        async with aclosing(self._parts()) as parts:
+            async for index, part in parts:
+                texts[index].append(part["text"])
+                if part["logprobs"] is not None:
+                    logprobs[index].append(part["logprobs"])
+                reasons[index] = part["finish_reason"]
+        choices = [
+            {
+                "index": index,
+                "text": "".join(texts[index]),
+                "logprobs": _joined(logprobs[index]) if logprobs[index] else None,
+                "finish_reason": reasons[index],
+            }
+            for index in range(len(self._choices))
+        ]
+        return {**self._head, "choices": choices, "usage": self._usage.body}
+
+    async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
+        """Yields the completion as it comes."""
+        async with aclosing(self._parts()) as parts:
+            async for index, part in parts:
+                if part["text"] or part["logprobs"] or part["finish_reason"]:
+                    yield {**self._head, "choices": [{"index": index, **part}]}
+        options = self._body.stream_options
+        if options is not None and options.include_usage:
+            yield {**self._head, "choices": [], "usage": self._usage.body}
+
+    async def _parts(self) -> AsyncGenerator[tuple[int, dict[str, Any]], None]:
+        sources = [
+            self._metrics.observed(
+                generate_text(self._model, choice.wish), len(choice.wish.prompt_token_ids)
+            )
+            for choice in self._choices
+        ]
+        is_first = [True] * len(self._choices)
+        async with aclosing(merged(sources)) as pieces:
+            async for index, piece in pieces:
+                self._usage.add(piece)
+                yield index, self._part(self._choices[index], piece, is_first[index])
+                is_first[index] = False
+
+    def _part(self, choice: _Choice, piece: TextPiece, is_first: bool) -> dict[str, Any]:
+        echo = choice.echo if is_first else ""
+        text = echo + piece.text
+        logprobs = None
+        if self._body.logprobs is not None:
+            prompt = piece.prompt_logprobs or () if choice.is_scored else ()
+            logprobs = self._logprobs(choice, [*prompt, *piece.logprobs], is_first)
+        choice.num_chars += len(text)
+        return {"text": text, "logprobs": logprobs, "finish_reason": piece.finish_reason}
+
+    def _logprobs(
+        self, choice: _Choice, tokens: list[TokenLogprobs], is_first: bool
+    ) -> dict[str, Any] | None:
+        first = choice.wish.prompt_token_ids[0] if is_first and choice.is_scored else None
+        if not tokens and first is None:
+            return None
+        return completion_logprobs(
+            self._model.tokenizer, tokens, choice.num_chars, first_token_id=first
+        )
+
+
+def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: [entry for part in parts for entry in part[name]] for name in parts[0]}

@@ -1,0 +1,116 @@
+"""The text side of one answer: tokens from the engine become text that is final."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from qwen3_runtime.engine.core import EngineRequest, TokenOutput
+from qwen3_runtime.sampling import SamplingParams, TokenLogprobs
+from qwen3_runtime.sampling.grammar import GrammarSpec
+from qwen3_runtime.server.model import ServedModel
+from qwen3_runtime.text import IncrementalDetokenizer, StopChecker
+
+__all__ = ["AnswerWish", "TextPiece", "generate_text"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerWish:
+    """One answer that is wanted."""
+
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    max_tokens: int
+    seed: int
+    grammar: GrammarSpec | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextPiece:
+    """What has come since the piece before."""
+
+    text: str = ""
+    """Final: no later token changes it, and no stop string is part of it."""
+    num_tokens: int = 0
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
+    num_cached_tokens: int = 0
+    finish_reason: str | None = None
+    """``stop`` or ``length`` on the last piece."""
+
+
+@dataclass(slots=True)
+class _Text:
+    """Detokenizes one answer and looks for its stop strings."""
+
+    detokenizer: IncrementalDetokenizer | None
+    stop: StopChecker
+    min_tokens: int
+    num_tokens: int = 0
+    held_logprobs: list[TokenLogprobs] = field(default_factory=list)
+
+    def add(self, output: TokenOutput) -> TextPiece:
+        is_last = output.finish_reason is not None
+        text = ""
+        if output.token_id is not None:
+            self.num_tokens += 1
+            if output.logprobs is not None:
+                self.held_logprobs.append(output.logprobs)
+            if self.detokenizer is not None and output.finish_reason != "stop":
+                text = self.detokenizer.add(output.token_id)
+        if is_last and self.detokenizer is not None:
+            text += self.detokenizer.finish()
+        final = self._final(text, is_last)
+        reason = "stop" if self.stop.stopped_by is not None else output.finish_reason
+        logprobs: tuple[TokenLogprobs, ...] = ()
+        if final or reason is not None:  # they travel with their text
+            logprobs = tuple(self.held_logprobs)
+            self.held_logprobs.clear()
+        return TextPiece(
+            text=final,
+            num_tokens=1 if output.token_id is not None else 0,
+            logprobs=logprobs,
+            prompt_logprobs=output.prompt_logprobs,
+            num_cached_tokens=output.num_cached_tokens,
+            finish_reason=reason,
+        )
+
+    def _final(self, text: str, is_last: bool) -> str:
+        if self.num_tokens <= self.min_tokens and not is_last:
+            return text  # no stop string counts yet
+        final = self.stop.add(text)
+        if is_last and self.stop.stopped_by is None:
+            final += self.stop.finish()
+        return final
+
+
+async def generate_text(model: ServedModel, wish: AnswerWish) -> AsyncGenerator[TextPiece, None]:
+    """Yields an answer piece by piece, the last one with a finish reason.
+
+    Leaving early ends the engine's work on it.
+
+    Raises:
+        RuntimeFault: The engine cannot serve it, or a step failed.
+    """
+    request = EngineRequest(
+        request_id=uuid.uuid4().hex,
+        prompt_token_ids=tuple(wish.prompt_token_ids),
+        params=wish.params,
+        max_tokens=wish.max_tokens,
+        end_token_ids=frozenset() if wish.params.ignore_eos else model.end_token_ids,
+        seed=wish.seed,
+        grammar=wish.grammar,
+    )
+    own = _Text(
+        model.tokenizer.stream() if model.tokenizer is not None else None,
+        StopChecker(wish.params.stop),
+        wish.params.min_tokens,
+    )
+    async with aclosing(model.client.generate(request)) as outputs:
+        async for output in outputs:
+            piece = own.add(output)
+            yield piece
+            if piece.finish_reason is not None:
+                return

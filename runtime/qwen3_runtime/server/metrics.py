@@ -1,0 +1,110 @@
+"""Counts and times for Prometheus, under vLLM's names with our prefix."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from qwen3_runtime.server.generation import TextPiece
+from qwen3_runtime.serving import EngineClient
+
+__all__ = ["Metrics"]
+
+_PREFIX = "qwen3_codegen"
+_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+_TOKEN_SECONDS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
+
+
+class Metrics:
+    """What one server has counted; a registry of its own, so that several live in one process."""
+
+    def __init__(self, client: EngineClient) -> None:
+        self._client = client
+        self._registry = CollectorRegistry()
+        self._running = self._gauge("num_requests_running", "Requests the engine works on")
+        self._waiting = self._gauge("num_requests_waiting", "Requests that wait for a place")
+        self._usage = self._gauge("kv_cache_usage_perc", "Share of cache blocks in use, 0 to 1")
+        self._preemptions = self._gauge(
+            "num_preemptions", "Times a sequence gave its blocks up and was computed again"
+        )
+        self._prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts")
+        self._cached_tokens = self._counter(
+            "prefix_cache_hits", "Tokens of prompts that were found in the cache"
+        )
+        self._queried_tokens = self._counter(
+            "prefix_cache_queries", "Tokens of prompts that were looked for in the cache"
+        )
+        self._generated_tokens = self._counter("generation_tokens", "Generated tokens")
+        self._finished = Counter(
+            "request_success",
+            "Answers that came to their end",
+            ["finished_reason"],
+            namespace=_PREFIX,
+            registry=self._registry,
+        )
+        self._failed = self._counter("request_failure", "Answers that ended with an error")
+        self._aborted = self._counter("request_abort", "Answers whose clients left")
+        self._first_token = self._histogram(
+            "time_to_first_token_seconds", "From the request to its first token", _SECONDS
+        )
+        self._between_tokens = self._histogram(
+            "inter_token_latency_seconds", "From one token to the next", _TOKEN_SECONDS
+        )
+        self._whole = self._histogram(
+            "e2e_request_latency_seconds", "From the request to its last token", _SECONDS
+        )
+
+    async def observed(
+        self, pieces: AsyncGenerator[TextPiece, None], num_prompt_tokens: int
+    ) -> AsyncGenerator[TextPiece, None]:
+        """Passes an answer's pieces on and counts them."""
+        started = last = time.perf_counter()
+        is_first = True
+        is_over = False
+        try:
+            async with aclosing(pieces):
+                async for piece in pieces:
+                    now = time.perf_counter()
+                    if is_first:
+                        self._prompt_tokens.inc(num_prompt_tokens)
+                        self._queried_tokens.inc(num_prompt_tokens)
+                        self._cached_tokens.inc(piece.num_cached_tokens)
+                        self._first_token.observe(now - started)
+                    else:
+                        self._between_tokens.observe(now - last)
+                    is_first, last = False, now
+                    self._generated_tokens.inc(piece.num_tokens)
+                    if piece.finish_reason is not None:
+                        is_over = True
+                        self._finished.labels(piece.finish_reason).inc()
+                        self._whole.observe(now - started)
+                    yield piece
+        except Exception:
+            is_over = True
+            self._failed.inc()
+            raise
+        finally:
+            if not is_over:
+                self._aborted.inc()
+
+    def text(self) -> bytes:
+        """Returns all of it in Prometheus' text format."""
+        status = self._client.status
+        self._running.set(status.num_running)
+        self._waiting.set(status.num_waiting)
+        self._preemptions.set(status.num_preemptions)
+        used = status.num_blocks - status.num_free_blocks
+        self._usage.set(used / status.num_blocks if status.num_blocks else 0.0)
+        return generate_latest(self._registry)
+
+    def _gauge(self, name: str, doc: str) -> Gauge:
+        return Gauge(name, doc, namespace=_PREFIX, registry=self._registry)
+
+    def _counter(self, name: str, doc: str) -> Counter:
+        return Counter(name, doc, namespace=_PREFIX, registry=self._registry)
+
+    def _histogram(self, name: str, doc: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, doc, namespace=_PREFIX, registry=self._registry, buckets=buckets)

@@ -1,0 +1,31 @@
+"""What an operator may set; checked where it is read, frozen from then on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["ServerSettings"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """How the server behaves towards its clients."""
+
+    model_names: tuple[str, ...]
+    """Names that serve, the first one is what answers carry."""
+    api_keys: frozenset[str] = frozenset()
+    """Any of them opens the API; without one it is open."""
+    allowed_origins: tuple[str, ...] = ()
+    """Web pages that may call from a browser; ``*`` is any."""
+    max_body_bytes: int = 8 << 20
+    """Longest request body."""
+    max_queue: int = 256
+    """Most requests that wait for a place in the engine."""
+    request_seconds: float = 600.0
+    """Longest time a request may take."""
+    max_choices: int = 16
+    """Most answers to one request (``n``)."""
+    template_arguments: Mapping[str, object] = field(default_factory=dict)
+    """What every chat template gets, such as ``enable_thinking``; a request's own go first."""
+    version: str = ""

@@ -1,0 +1,138 @@
+"""Several answers at once, server-sent events, and clients that leave."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from contextlib import aclosing
+from typing import Any, TypeVar
+
+from fastapi import Request
+from fastapi.responses import StreamingResponse
+
+from qwen3_runtime.server.errors import ApiError, api_error
+
+__all__ = ["event_stream", "merged", "unless_disconnected"]
+
+T = TypeVar("T")
+
+_PING_SECONDS = 15.0
+_PING = ": still here\n\n"
+"""A comment: keeps proxies from closing the connection, and clients never see it."""
+
+
+async def merged(
+    sources: Sequence[AsyncGenerator[T, None]],
+) -> AsyncGenerator[tuple[int, T], None]:
+    """Yields what several generators give, as it comes, with the number of its source.
+
+    Leaving early closes all of them; a failure of one is raised after the others are closed.
+    """
+    queue: asyncio.Queue[tuple[int, T | None]] = asyncio.Queue()
+
+    async def forward(index: int, source: AsyncGenerator[T, None]) -> None:
+        try:
+            async with aclosing(source):
+                async for item in source:
+                    queue.put_nowait((index, item))
+        finally:
+            queue.put_nowait((index, None))
+
+    tasks = [asyncio.create_task(forward(*entry)) for entry in enumerate(sources)]
+    try:
+        for _ in tasks:
+            while True:
+                index, item = await queue.get()
+                if item is None:
+                    await tasks[index]  # raises what went wrong there
+                    break
+                yield index, item
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def unless_disconnected(request: Request, work: Awaitable[T], seconds: float) -> T:
+    """Awaits work for a client that waits for the whole answer.
+
+    Raises:
+        ApiError: 408 when it takes too long; 499 when the client is gone, which nobody reads.
+    """
+    task = asyncio.ensure_future(work)
+    watcher = asyncio.create_task(_disconnected(request))
+    try:
+        done, _ = await asyncio.wait(
+            {task, watcher}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        if task in done:
+            return await task
+        if watcher in done:
+            raise ApiError(499, "the client is gone")
+        raise _too_slow()
+    finally:
+        for each in (task, watcher):
+            each.cancel()
+        await asyncio.gather(task, watcher, return_exceptions=True)
+
+
+def _too_slow() -> ApiError:
+    return ApiError(408, "the request took longer than this server lets one take", code="timeout")
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def event_stream(chunks: AsyncGenerator[dict[str, Any], None], seconds: float) -> StreamingResponse:
+    """Returns chunks as OpenAI's server-sent events, ended by ``[DONE]``.
+
+    A failure on the way is an event with an error object. The client's leaving closes ``chunks``.
+    """
+    return StreamingResponse(
+        _events(chunks, seconds),
+        media_type="text/event-stream",
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
+    )
+
+
+async def _events(
+    chunks: AsyncGenerator[dict[str, Any], None], seconds: float
+) -> AsyncIterator[str]:
+    async with aclosing(chunks):
+        try:
+            async for event in _with_pings(chunks, time.monotonic() + seconds):
+                yield event
+        except Exception as error:
+            yield _event(api_error(error).body)
+    yield "data: [DONE]\n\n"
+
+
+async def _with_pings(
+    chunks: AsyncGenerator[dict[str, Any], None], deadline: float
+) -> AsyncIterator[str]:
+    following = asyncio.ensure_future(anext(chunks, None))
+    try:
+        while True:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise _too_slow()
+            done, _ = await asyncio.wait({following}, timeout=min(_PING_SECONDS, left))
+            if not done:
+                yield _PING
+                continue
+            chunk = await following
+            if chunk is None:
+                return
+            following = asyncio.ensure_future(anext(chunks, None))
+            yield _event(chunk)
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+
+
+def _event(body: dict[str, Any]) -> str:
+    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"

@@ -1,0 +1,67 @@
+"""Functions a request lets the model call, and which of them it must."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from qwen3_runtime.server.errors import ApiError
+from qwen3_runtime.server.protocol import ChatCompletionRequest
+
+__all__ = ["ToolWish", "tool_wish"]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolWish:
+    """What a request says of tools."""
+
+    tools: tuple[dict[str, Any], ...] = ()
+    """For the chat template; none where the request forbids calls."""
+    must_call: tuple[Mapping[str, object], ...] = ()
+    """Functions of which at least one has to be called."""
+
+
+def tool_wish(body: ChatCompletionRequest) -> ToolWish:
+    """Returns what ``tools`` and ``tool_choice`` say.
+
+    Raises:
+        ApiError: 400 where they say nothing that can be followed.
+    """
+    tools = tuple(body.tools or ())
+    functions = {_name(tool, index): tool["function"] for index, tool in enumerate(tools)}
+    choice = body.tool_choice or ("auto" if tools else "none")
+    if choice == "none":
+        return ToolWish()
+    if not tools:
+        raise ApiError(400, "tool_choice needs tools", param="tool_choice")
+    if choice == "auto":
+        return ToolWish(tools)
+    if choice == "required":
+        return ToolWish(tools, tuple(functions.values()))
+    name = None
+    if isinstance(choice, dict):
+        function = choice.get("function")
+        name = function.get("name") if isinstance(function, dict) else None
+    if name not in functions:
+        raise ApiError(
+            400,
+            f"tool_choice is {choice!r}, expected none, auto, required, or one of the tools: "
+            f"{', '.join(functions)}",
+            param="tool_choice",
+        )
+    return ToolWish(tools, (functions[name],))
+
+
+def _name(tool: Mapping[str, object], index: int) -> str:
+    function = tool.get("function")
+    if tool.get("type", "function") != "function" or not isinstance(function, dict):
+        raise ApiError(400, "a tool is a function", param=f"tools[{index}].function")
+    name, parameters = function.get("name"), function.get("parameters")
+    if not isinstance(name, str) or not name:
+        raise ApiError(400, "a function has a name", param=f"tools[{index}].function.name")
+    if parameters is not None and not isinstance(parameters, dict):
+        raise ApiError(
+            400, "parameters are a JSON schema", param=f"tools[{index}].function.parameters"
+        )
+    return name
