@@ -35,6 +35,8 @@ from qwen3_codegen.spec.resolve import with_dtype
 
 EMBEDDED = "embedded"
 _MODULE_NAME = re.compile(r"[^a-z0-9]+")
+_HEADER = re.compile(rf"\b{OWN_FOLDER}/([\w.-]+):\d+")
+_HEADER_WITH_ERROR = re.compile(rf"{_HEADER.pattern}:\d+: (?:fatal )?error:")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,11 +183,12 @@ def build_model(
 
 def _naming_own_headers(error: BuildError, plan: EnginePlan) -> BuildError:
     """The same error; where the compiler speaks of headers of the user's, the message does too."""
-    names = [name for name in plan.own_headers if f"{OWN_FOLDER}/{name}:" in (error.hint or "")]
-    if not names:
+    output = error.hint or ""
+    names = _HEADER_WITH_ERROR.findall(output) or _HEADER.findall(output)
+    if not plan.own_headers or not names:
         return error
     return BuildError(
-        f"your {' and '.join(names)} did not compile",
+        f"your {' and '.join(dict.fromkeys(names))} did not compile",
         where=error.where,
         got=error.got,
         expected=f"C++17 without warnings; the copies in {OWN_FOLDER}/ are what was compiled",

@@ -122,7 +122,7 @@ def _definition(op: Op, guarded: GuardedOp, header: Path, texts: dict[str, str] 
     kernel = None
     native: Lowering = refused(f"it has no kernel: there is no {header}, with {signature(op)}")
     if texts is not None:
-        native = calls(class_name(op))
+        native = calls(f"own::{class_name(op)}")
         kernel = OwnKernel(
             class_name=class_name(op),
             header=header.name,

@@ -6,6 +6,7 @@ import keyword
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from qwen3_codegen.errors import OpError
 from qwen3_codegen.frontend.own_ops import ATTRIBUTE_READERS
@@ -79,8 +80,10 @@ def check_row(op: object, name: str, where: str) -> Op:
             got=type(op).__name__,
             expected="OP = Op(...), with Op from qwen3_codegen.ops",
         )
-    for problem in (*_name_problems(op, name), *_role_problems(op), *_other_problems(op)):
-        message, got, expected = problem
+    # The first one alone: later checks take for granted what earlier ones say.
+    for message, got, expected in chain(
+        _name_problems(op, name), _role_problems(op), _other_problems(op)
+    ):
         raise OpError(message, where=where, got=got, expected=expected)
     return op
 

@@ -38,6 +38,7 @@ __all__ = ["StatementScope", "check_statements", "check_weight"]
 
 _PATH_PART = re.compile(r"[A-Za-z0-9_]+\Z")
 _EXPERT = "expert"
+_OWN_OPS = "--ops DIR adds ops of your own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +300,9 @@ class _StatementChecker:
         functions = self.scope.functions
         names = [*functions, *NUMBER_FUNCTIONS]
         return self.fail(
-            f"unknown op '{name}'", expected=", ".join(functions), hint=nearest(name, names)
+            f"unknown op '{name}'",
+            expected=", ".join(functions),
+            hint=nearest(name, names) or _OWN_OPS,
         )
 
     def function_call(self, call: Call) -> int:
