@@ -59,9 +59,8 @@ def test_the_row_that_is_spoilt_below_is_fine(tmp_path):
 
 
 def test_no_folder(tmp_path):
-    assert f"{tmp_path / 'ops'}: no folder with ops\n  got:      nothing" in refusal(
-        tmp_path / "ops"
-    )
+    missing = tmp_path / "ops"
+    assert refusal(missing).startswith(f"{missing}: no folder with ops\n  got:      nothing there")
     (tmp_path / "file").touch()
     assert "got:      a file" in refusal(tmp_path / "file")
     assert f"{tmp_path}: a folder without ops" in refusal(tmp_path)
@@ -316,7 +315,6 @@ def test_a_header_that_does_not_compile(ops, tmp_path, engine_cache, monkeypatch
     monkeypatch.setenv("QWEN3_CODEGEN_CACHE", str(engine_cache))
     old = "return 1.0f / (1.0f + std::exp(-x));"
     line = spoil(ops / "logistic.hpp", old, "return 1.0f / (1.0f + std::exp(-x) + nonsense);")
-    line += 0
     spec = load_model(str(tmp_path / "tiny.yaml"), own_functions=load_ops([ops]))
     options = CompileOptions()
     compiled = plan_model(spec, load_device("cpu"), options)
