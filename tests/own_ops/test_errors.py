@@ -133,14 +133,17 @@ SHAPE_RULE = 'shape_rule=same_as("x")'
         (ROLES, "roles='x'", "roles are one or more Role"),
         ('"any")', '"any", variadic=True)', "input 'x' is variadic"),
         ('"any")', '"any", required=False)', "input 'x' is optional"),
-        ('"any")', '"any", element=Element.INT32)', "input 'x' is of int32"),
+        ('"any")', '"any", element=Element.INT32)', "input 'x' has another element"),
+        ('"any")', '"any", element="float32")', "input 'x' has another element"),
         ('"any")', '"any", element=Element.FLOAT32)', "input 'x' is a float32 value"),
         ('name="x"', 'name="a-b"', "not a name of an input or attribute\n  got:      'a-b'"),
         ('name="x"', 'name="lambda"', "not a name of an input or attribute"),
         ('name="x"', 'name="template"', "not a name of an input or attribute"),
         (ROLES, f"{ROLES}, weights={{'x': len}}", "the first input is a weight"),
         (ROLES, f"{ROLES}, weights={{'w': len}}", "weights name roles\n  got:      w"),
+        (ROLES, f"{ROLES}, weights=('x',)", "weights map roles to functions"),
         (ROLES, f"{ROLES}, attributes=('a',)", "attributes are Attribute"),
+        ('name="x"', "name=['x']", "not a name of an input or attribute"),
         (SHAPE_RULE, "shape_rule=None", "'shape_rule' is no function"),
         (SHAPE_RULE, f"{SHAPE_RULE}, kernel_sizes=3", "'kernel_sizes' is no function"),
         (SHAPE_RULE, f"{SHAPE_RULE}, num_results=0", "'num_results' is no number of results"),
@@ -242,6 +245,7 @@ def test_a_shape_rule_that_fails(ops):
     [
         ("shapes['none']", "failed\n  got:      KeyError: 'none'"),
         ("(0,)", "gives no sizes\n  got:      (0,)"),
+        ("len(attributes)", "gives no sizes\n  got:      3"),
         ("3", "gives no sizes\n  got:      3"),
     ],
 )
@@ -296,6 +300,7 @@ def test_a_reference_that_breaks_the_shape_rule(ops, body, got):
     ("body", "got"),
     [
         ("    return x @ x\n", "ValueError: matmul"),
+        ("    raise SystemExit(0)\n", "SystemExit: 0"),
         ("    x += 1; return x\n", "ValueError: output array is read-only"),
     ],
 )

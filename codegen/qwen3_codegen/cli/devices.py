@@ -12,7 +12,7 @@ from qwen3_codegen.compile import make_graph
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.ir.graph import Graph
 from qwen3_codegen.ir.ops import OPS
-from qwen3_codegen.ir.ops.own import OwnFunction
+from qwen3_codegen.ir.ops.own import own_definitions
 from qwen3_codegen.progress import say
 from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.spec.device import DeviceSpec, device_names, load_device
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     names = [args.dev] if args.dev else device_names()
     devices = [device for name in names for device in _lowerings_of(load_device(name))]
     functions = own_functions(args)
-    own_ops = {f.name: f.definition for f in functions.values() if isinstance(f, OwnFunction)}
+    own_ops = own_definitions(functions)
     if args.spec is None:
         asked = [
             ask_device(device, sample_uses(device.dtypes[0]), args.infinicore_api, own_ops)

@@ -13,7 +13,7 @@ from qwen3_codegen.frontend.statements import StatementReader
 from qwen3_codegen.frontend.tensor_shapes import TensorShapes
 from qwen3_codegen.ir.graph import NUM_TOKENS, Graph, Region, Value, ValueType
 from qwen3_codegen.ir.ops import OpDef
-from qwen3_codegen.ir.ops.own import OwnFunction
+from qwen3_codegen.ir.ops.own import own_definitions
 from qwen3_codegen.ir.verify import verify
 from qwen3_codegen.spec.model import LayerSpec, ModelSpec
 from qwen3_codegen.spec.syntax import Statement
@@ -32,7 +32,7 @@ def build_graph(spec: ModelSpec) -> Graph:
             table, shapes that do not fit, a value never used; with the statement's place.
     """
     vocab_size = _size(spec, "vocab_size")
-    builder = _GraphBuilder(spec, _own_ops(spec))
+    builder = _GraphBuilder(spec, own_definitions(spec.architecture.own_functions))
     prologue, hidden = builder.prologue()
     kinds, schedule = builder.layers(hidden)
     epilogue = builder.epilogue(hidden, vocab_size)
@@ -50,11 +50,6 @@ def build_graph(spec: ModelSpec) -> Graph:
     )
     verify(graph)
     return graph
-
-
-def _own_ops(spec: ModelSpec) -> Mapping[str, OpDef]:
-    functions = spec.architecture.own_functions.items()
-    return {name: own.definition for name, own in functions if isinstance(own, OwnFunction)}
 
 
 def _size(spec: ModelSpec, name: str) -> int:

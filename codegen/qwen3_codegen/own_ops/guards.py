@@ -13,7 +13,14 @@ import numpy as np
 from qwen3_codegen.errors import OpError
 from qwen3_codegen.ir.graph import NUM_TOKENS
 from qwen3_codegen.ir.ops import OpRuleError
-from qwen3_codegen.ir.ops.definition import Array, Arrays, Attributes, Shape, Shapes
+from qwen3_codegen.ir.ops.definition import (
+    Array,
+    Arrays,
+    Attributes,
+    Reference,
+    Shape,
+    Shapes,
+)
 from qwen3_codegen.ir.ops.own import WeightShape
 from qwen3_codegen.ir.ops.shapes import format_shape
 from qwen3_codegen.ir.ops.step import Step
@@ -38,7 +45,7 @@ class GuardedOp:
     """The functions of a row, with the row's own promises checked at every call.
 
     All of them raise OpError when the user's function does anything else than return a value of
-    the right kind; OpRuleError, which is a function's own word about its inputs, passes through.
+    the right kind. Rules of shapes may raise OpRuleError too, their own word about a statement.
     """
 
     op: Op
@@ -48,7 +55,7 @@ class GuardedOp:
     def shape_rule(self, shapes: Shapes, attributes: Attributes) -> tuple[Shape, ...]:
         """Returns the shapes of the results."""
         function = self.op.shape_rule
-        results = self._call("the shape rule", function, shapes, attributes)
+        results = self._call("the shape rule", function, shapes, attributes, may_refuse=True)
         rows = shapes[self.op.roles[0].name][0]
         if (
             not isinstance(results, tuple)
@@ -71,9 +78,8 @@ class GuardedOp:
         function = self.op.reference
         first = inputs[self.op.roles[0].name]
         given = {role: _read_only(array) for role, array in inputs.items()}
-        results = self._call("the reference", function, given, attributes, step)
-        arrays = tuple(map(np.asarray, results if isinstance(results, tuple) else (results,)))
-        expected = self._numeric_shapes(inputs, attributes)
+        arrays = self._call("the reference", _as_arrays(function), given, attributes, step)
+        expected = self._call("the shape rule", self._numeric_shapes, inputs, attributes)
         found = tuple(array.shape for array in arrays)
         if found != expected or any(array.dtype.kind != "f" for array in arrays):
             raise OpError(
@@ -83,7 +89,7 @@ class GuardedOp:
                 expected=", ".join(f"{first.dtype}{format_shape(shape)}" for shape in expected),
             )
         converted = tuple(array.astype(first.dtype, copy=False) for array in arrays)
-        return converted if isinstance(results, tuple) else converted[0]
+        return converted if self.op.num_results > 1 else converted[0]
 
     def weight_shape(self, role: str) -> WeightShape:
         """Returns the function that gives the shape of a weight."""
@@ -91,7 +97,7 @@ class GuardedOp:
 
         def shape_of(shapes: Shapes, attributes: Attributes) -> tuple[int, ...]:
             what = f"the shape of weight '{role}'"
-            return self._sizes(what, function, shapes, attributes)
+            return self._sizes(what, function, shapes, attributes, may_refuse=True)
 
         return shape_of
 
@@ -107,8 +113,10 @@ class GuardedOp:
         function: Callable[[Shapes, Attributes], tuple[int, ...]],
         shapes: Shapes,
         attributes: Attributes,
+        *,
+        may_refuse: bool = False,
     ) -> tuple[int, ...]:
-        sizes = self._call(what, function, shapes, attributes)
+        sizes = self._call(what, function, shapes, attributes, may_refuse=may_refuse)
         if not isinstance(sizes, tuple) or not sizes or not all(map(_is_size, sizes)):
             raise OpError(
                 f"{what} of '{self.op.name}' gives no sizes",
@@ -127,12 +135,20 @@ class GuardedOp:
         rows = len(inputs[self.op.roles[0].name])
         return tuple((rows, *shape[1:]) for shape in self.shape_rule(shapes, attributes))
 
-    def _call(self, what: str, function: Callable[..., _Result], *arguments: object) -> _Result:
+    def _call(
+        self,
+        what: str,
+        function: Callable[..., _Result],
+        *arguments: object,
+        may_refuse: bool = False,
+    ) -> _Result:
         try:
             return function(*arguments)
-        except OpRuleError:
+        except OpError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            if may_refuse and isinstance(error, OpRuleError):
+                raise
             raise OpError(
                 f"{what} of '{self.op.name}' failed",
                 where=place_in(self.path, error),
@@ -144,6 +160,14 @@ class GuardedOp:
         if code is None or code.co_filename != self.path:
             return self.path
         return f"{self.path}:{code.co_firstlineno}"
+
+
+def _as_arrays(reference: Reference) -> Callable[..., tuple[Array, ...]]:
+    def call(inputs: Arrays, attributes: Attributes, step: Step) -> tuple[Array, ...]:
+        results = reference(inputs, attributes, step)
+        return tuple(map(np.asarray, results if isinstance(results, tuple) else (results,)))
+
+    return call
 
 
 def _is_size(value: object) -> bool:

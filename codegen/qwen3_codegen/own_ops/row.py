@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -116,13 +116,16 @@ def _is_identifier(name: object) -> bool:
 def _role_problems(op: Op) -> Iterator[_Problem]:
     if not _is_list_of(op.roles, Role) or not op.roles:
         yield "roles are one or more Role(...)", repr(op.roles), "roles=(Role(...), ...)"
-        return
+    weights: object = op.weights
+    if not isinstance(weights, Mapping):
+        yield "weights map roles to functions", repr(weights), "weights={'role': function}"
+    yield from _item_problems([role.name for role in op.roles])
     for role in op.roles:
         if role.variadic or not role.required:
             given = "variadic" if role.variadic else "optional"
             yield f"input '{role.name}' is {given}", given, "inputs that every call gives"
-        if role.element is Element.INT32:
-            yield f"input '{role.name}' is of int32", "Element.INT32", "ACTIVATION or FLOAT32"
+        if role.element not in (Element.ACTIVATION, Element.FLOAT32):
+            yield f"input '{role.name}' has another element", role.element, "ACTIVATION or FLOAT32"
         if role.element is Element.FLOAT32 and role.name not in op.weights:
             hint = "Element.ACTIVATION, or an entry in weights"
             yield f"input '{role.name}' is a float32 value", "Element.FLOAT32", hint
@@ -135,20 +138,12 @@ def _role_problems(op: Op) -> Iterator[_Problem]:
 def _other_problems(op: Op) -> Iterator[_Problem]:
     if not _is_list_of(op.attributes, Attribute):
         yield "attributes are Attribute(...)", repr(op.attributes), "attributes=(Attribute(...),)"
-        return
     for attribute in op.attributes:
         if attribute.kind not in ATTRIBUTE_READERS:
             kinds = ", ".join(kind.name for kind in ATTRIBUTE_READERS)
             yield f"attribute '{attribute.name}' is of another kind", attribute.kind, kinds
     names = [role.name for role in op.roles] + [each.name for each in op.attributes]
-    for name in names:
-        if not _is_identifier(name) or names.count(name) > 1:
-            got = ascii(name) if names.count(name) == 1 else f"{name}, {names.count(name)} times"
-            yield (
-                "not a name of an input or attribute",
-                got,
-                "distinct words as a_b, no keyword",
-            )
+    yield from _item_problems(names)
     for field_name in ("doc", "result"):
         text = getattr(op, field_name)
         if not isinstance(text, str) or not text.strip():
@@ -161,6 +156,13 @@ def _other_problems(op: Op) -> Iterator[_Problem]:
             yield f"'{field_name}' is no function", repr(function), "a function"
     if type(op.num_results) is not int or op.num_results < 1:
         yield "'num_results' is no number of results", repr(op.num_results), "1 or more"
+
+
+def _item_problems(names: Sequence[str]) -> Iterator[_Problem]:
+    for name in names:
+        if not _is_identifier(name) or names.count(name) > 1:
+            got = ascii(name) if names.count(name) == 1 else f"{name}, {names.count(name)} times"
+            yield "not a name of an input or attribute", got, "distinct words as a_b, no keyword"
 
 
 def _is_list_of(items: object, kind: type) -> bool:

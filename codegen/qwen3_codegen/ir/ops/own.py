@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from qwen3_codegen.ir.ops.definition import Attributes, OpDef, Shapes
-from qwen3_codegen.spec.functions import Function
+from qwen3_codegen.spec.functions import Function, FunctionTable
 
-__all__ = ["OwnFunction", "WeightShape"]
+__all__ = ["OwnFunction", "WeightShape", "own_definitions"]
 
 WeightShape: TypeAlias = Callable[[Shapes, Attributes], tuple[int, ...]]
 """Shapes of the values by role, and attributes, to the shape of a checkpoint tensor."""
@@ -28,3 +28,12 @@ class OwnFunction(Function):
     """By role."""
     source_sha256: str
     """Of the files that define it, for the digests of what is made with it."""
+
+
+def own_definitions(functions: FunctionTable) -> dict[str, OpDef]:
+    """Returns the rows of the user's own among functions, by name."""
+    return {
+        name: function.definition
+        for name, function in functions.items()
+        if isinstance(function, OwnFunction)
+    }
