@@ -15,8 +15,9 @@ from qwen3_codegen.build.builder import BuildRequest, BuildResult, build_engine
 from qwen3_codegen.build.toolchain import find_toolchain, instruction_set
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.emission.emit import emit_engine
+from qwen3_codegen.emission.engine_view import OWN_FOLDER
 from qwen3_codegen.emission.render import write_files
-from qwen3_codegen.errors import CodegenError, LoweringError
+from qwen3_codegen.errors import BuildError, CodegenError, LoweringError
 from qwen3_codegen.frontend import build_graph
 from qwen3_codegen.infinicore.api import InfiniCoreApi, load_api
 from qwen3_codegen.infinicore.install import InstalledInfiniCore, default_root, probe
@@ -34,6 +35,8 @@ from qwen3_codegen.spec.resolve import with_dtype
 
 EMBEDDED = "embedded"
 _MODULE_NAME = re.compile(r"[^a-z0-9]+")
+_HEADER = re.compile(rf"\b{OWN_FOLDER}/([\w.-]+):\d+")
+_HEADER_WITH_ERROR = re.compile(rf"{_HEADER.pattern}:\d+: (?:fatal )?error:")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +49,8 @@ class Spelling:
     """None takes the device's name."""
     arch: str | None = None
     """None: the architecture that the model names."""
+    ops: tuple[str, ...] = ()
+    """Folders with ops of the user's own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,7 +175,25 @@ def build_model(
         release=compiled.api.release,
         installed=compiled.installed,
     )
-    return build_engine(directory, compiled.files, request, notify, force=force)
+    try:
+        return build_engine(directory, compiled.files, request, notify, force=force)
+    except BuildError as error:
+        raise _naming_own_headers(error, compiled.plan) from None
+
+
+def _naming_own_headers(error: BuildError, plan: EnginePlan) -> BuildError:
+    """The same error; where the compiler speaks of headers of the user's, the message does too."""
+    output = error.hint or ""
+    names = _HEADER_WITH_ERROR.findall(output) or _HEADER.findall(output)
+    if not plan.own_headers or not names:
+        return error
+    return BuildError(
+        f"your {' and '.join(dict.fromkeys(names))} did not compile",
+        where=error.where,
+        got=error.got,
+        expected=f"C++17 without warnings; the copies in {OWN_FOLDER}/ are what was compiled",
+        hint=error.hint,
+    )
 
 
 def _command(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> str:
@@ -180,6 +203,8 @@ def _command(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> st
     words += ["--dev", _without_folders(named.dev or device.label)]
     if named.arch is not None:
         words += ["--arch", _without_folders(named.arch)]
+    for folder in named.ops:
+        words += ["--ops", _without_folders(folder)]
     for key, text in spec.overrides.items():
         words += ["--set", f"{key}={text}"]
     for key in spec.ignored_config_keys:

@@ -15,6 +15,7 @@ __all__ = [
     "HubError",
     "InfiniCoreError",
     "LoweringError",
+    "OpError",
     "SpecError",
     "VerifyError",
     "nearest",
@@ -69,6 +70,10 @@ class VerifyError(CodegenError):
 
 class LoweringError(CodegenError):
     """A graph cannot be carried out on the chosen device."""
+
+
+class OpError(CodegenError):
+    """An op of the user's own is wrong: its row, its reference or its header."""
 
 
 class BuildError(CodegenError):

@@ -24,11 +24,13 @@ from qwen3_codegen.ir.weights import weight_bindings
 from qwen3_codegen.llm_arguments import (
     dtype_or_auto,
     field_names,
+    folders_of_ops,
     in_float32,
     overrides_as_text,
     refuse_compiled_options,
     refuse_unavailable,
 )
+from qwen3_codegen.own_ops import load_ops
 from qwen3_codegen.paths import cache_dir
 from qwen3_codegen.progress import status
 from qwen3_codegen.spec.catalog import load_checkpoint_model
@@ -69,6 +71,8 @@ class LLM:
         infinicore_api: Release of InfiniCore's C API.
         isa: Instruction set of the compiled code.
         lowering: ``portable`` or ``native``; None takes the device's.
+        ops: Folder with ops of your own, or a list of such; their Python is run and their C++
+            compiled, so name only what you trust.
         show_progress: Draws progress on standard error.
 
     Raises:
@@ -96,16 +100,18 @@ class LLM:
         infinicore_api: str | None = None,
         isa: str = "native",
         lowering: str | None = None,
+        ops: str | Path | Sequence[str | Path] = (),
         show_progress: bool = True,
     ) -> None:
         refuse_unavailable(quant, ndev, engine)
+        op_folders = folders_of_ops(ops)
         options = CompileOptions(
             dtype=dtype_or_auto(dtype),
             infinicore=infinicore,
             release=infinicore_api,
             isa=isa,
             lowering=lowering,
-            spelling=Spelling(dev=dev, arch=arch),
+            spelling=Spelling(dev=dev, arch=arch, ops=op_folders),
         )
         if engine == "interpreter":
             refuse_compiled_options(dev, options)
@@ -122,6 +128,7 @@ class LLM:
             ignore_config_keys=field_names(ignore_config_keys),
             architecture=arch,
             name=located.name,
+            own_functions=load_ops(op_folders),
         )
         engine_notes: tuple[str, ...] = ()
         if engine == "interpreter":

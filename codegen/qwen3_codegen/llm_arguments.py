@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -55,6 +56,18 @@ def field_names(names: object) -> tuple[str, ...]:
             "ignore_config_keys is a list of config fields", got=repr(names), expected="['key']"
         )
     return tuple(names)
+
+
+def folders_of_ops(ops: object) -> tuple[str, ...]:
+    """Returns a folder or a list of folders as a list.
+
+    Raises:
+        CodegenError: It is neither.
+    """
+    folders = [ops] if isinstance(ops, str | Path) else ops
+    if not isinstance(folders, Sequence) or not all(isinstance(f, str | Path) for f in folders):
+        raise CodegenError("ops is a folder or a list of folders", got=repr(ops), expected="'ops'")
+    return tuple(map(str, folders))
 
 
 def overrides_as_text(overrides: Mapping[str, object] | None) -> dict[str, str]:

@@ -40,6 +40,7 @@ VIEWS = {
     "native/engine.hpp.jinja": views.EngineView,
     "native/engine.cpp.jinja": views.EngineView,
     "native/kernels.cpp.jinja": views.EngineView,
+    "native/own_ops.hpp.jinja": views.EngineView,
     "region.cpp.jinja": views.RegionView,
     "infinicore_ops.hpp.jinja": views.OperatorsView,
     "bindings.cpp.jinja": views.ProjectView,

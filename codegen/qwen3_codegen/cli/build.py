@@ -12,6 +12,7 @@ from qwen3_codegen.build.toolchain import instruction_set
 from qwen3_codegen.cli.options import (
     add_spec_options,
     add_target_options,
+    own_functions,
     parse_overrides,
     refuse_unavailable,
 )
@@ -78,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
         overrides=parse_overrides(args.overrides),
         ignore_config_keys=tuple(args.ignore_config_keys),
         architecture=args.arch,
+        own_functions=own_functions(args),
     )
     for note in spec.notes:
         say(f"note: {note}")
@@ -88,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         isa=args.isa,
         lowering=args.lowering,
         dump_ir=args.dump_ir,
-        spelling=Spelling(spec=args.spec, dev=args.dev, arch=args.arch),
+        spelling=Spelling(spec=args.spec, dev=args.dev, arch=args.arch, ops=tuple(args.ops)),
     )
     device = load_device(args.dev)
     compiled = plan_model(spec, device, options)

@@ -7,14 +7,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 
-from qwen3_codegen.cli.options import add_spec_options, parse_overrides
+from qwen3_codegen.cli.options import add_spec_options, own_functions, parse_overrides
 from qwen3_codegen.compile import make_graph
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.ir.graph import Graph
 from qwen3_codegen.ir.ops import OPS
+from qwen3_codegen.ir.ops.own import own_definitions
 from qwen3_codegen.progress import say
 from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.spec.device import DeviceSpec, device_names, load_device
+from qwen3_codegen.spec.functions import FunctionTable
 from qwen3_codegen.spec.model import ModelSpec
 from qwen3_codegen.spec.resolve import with_dtype
 from qwen3_codegen.support import Answer, DeviceAnswers, ask_device, ask_model, sample_uses
@@ -51,17 +53,19 @@ def run(args: argparse.Namespace) -> int:
     """Prints the devices and the ops as two tables."""
     names = [args.dev] if args.dev else device_names()
     devices = [device for name in names for device in _lowerings_of(load_device(name))]
+    functions = own_functions(args)
+    own_ops = own_definitions(functions)
     if args.spec is None:
         asked = [
-            ask_device(device, sample_uses(device.dtypes[0]), args.infinicore_api)
+            ask_device(device, sample_uses(device.dtypes[0]), args.infinicore_api, own_ops)
             for device in devices
         ]
         _print_table(("device", "aliases", "API", "dtypes", "what"), map(_device_row, asked))
     else:
-        asked = _ask_about_model(_model(args), devices, args.infinicore_api)
+        asked = _ask_about_model(_model(args, functions), devices, args.infinicore_api)
         _print_table(("device", "dtype", "API", "engine"), map(_engine_row, asked))
     print()
-    _print_table(("op", "devices", "carried out by"), _op_rows(asked))
+    _print_table(("op", "devices", "carried out by"), _op_rows(asked, [*OPS, *own_ops]))
     is_refused = args.spec is not None and args.dev is not None and asked[0].refusal is not None
     return _EXIT_REFUSED if is_refused else 0
 
@@ -74,12 +78,13 @@ def _lowerings_of(device: DeviceSpec) -> list[DeviceSpec]:
     return [device, replace(device, name=f"{device.name} ({other})", lowering=other)]
 
 
-def _model(args: argparse.Namespace) -> ModelSpec:
+def _model(args: argparse.Namespace, functions: FunctionTable) -> ModelSpec:
     spec = load_model(
         args.spec,
         overrides=parse_overrides(args.overrides),
         ignore_config_keys=tuple(args.ignore_config_keys),
         architecture=args.arch,
+        own_functions=functions,
     )
     for note in spec.notes:
         say(f"note: {note}")
@@ -112,9 +117,8 @@ def _engine_row(asked: DeviceAnswers) -> _Row:
     return (asked.device.name, asked.dtype.value, asked.release, verdict)
 
 
-def _op_rows(asked: Sequence[DeviceAnswers]) -> Iterable[_Row]:
+def _op_rows(asked: Sequence[DeviceAnswers], order: Sequence[str]) -> Iterable[_Row]:
     """Yields a row per op and distinct answer, with the devices that give it."""
-    order = list(OPS)
     everyone = [one.device.name for one in asked if one.answers]
     labels = dict.fromkeys(label for one in asked for label in one.answers)
     for label in sorted(labels, key=lambda label: order.index(label.partition(",")[0])):

@@ -6,7 +6,7 @@ import argparse
 import difflib
 from dataclasses import replace
 
-from qwen3_codegen.cli.options import add_spec_options, parse_overrides
+from qwen3_codegen.cli.options import add_spec_options, own_functions, parse_overrides
 from qwen3_codegen.drawing import to_svg
 from qwen3_codegen.errors import CodegenError, nearest
 from qwen3_codegen.frontend import build_graph
@@ -55,15 +55,18 @@ def run(args: argparse.Namespace) -> int:
         raise CodegenError(
             "differences are printed as text", got=f"--format {args.format}", expected="no --format"
         )
+    functions = own_functions(args)
     spec = load_model(
         args.spec,
         overrides=parse_overrides(args.overrides),
         ignore_config_keys=tuple(args.ignore_config_keys),
         architecture=args.arch,
+        own_functions=functions,
     )
     graph = _after(build_graph(spec), args.after, args.lowering)
     if args.diff is not None:
-        other = _after(build_graph(load_model(args.diff)), args.after, args.lowering)
+        other_spec = load_model(args.diff, own_functions=functions)
+        other = _after(build_graph(other_spec), args.after, args.lowering)
         return _print_difference(graph, other, args.spec, args.diff)
     printers = {"text": format_graph, "dot": to_dot, "svg": to_svg}
     print(printers[args.format](graph), end="")

@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from qwen3_codegen.cli.options import add_override_options, parse_overrides
+from qwen3_codegen.cli.options import add_override_options, own_functions, parse_overrides
 from qwen3_codegen.emission.render import write_if_changed
 from qwen3_codegen.errors import SpecError
 from qwen3_codegen.progress import say
@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         overrides=parse_overrides(args.overrides),
         ignore_config_keys=tuple(args.ignore_config_keys),
         architecture=args.arch,
+        own_functions=own_functions(args),
         name=args.name,
     )
     for note in spec.notes:

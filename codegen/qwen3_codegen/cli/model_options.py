@@ -97,6 +97,7 @@ def open_model(args: argparse.Namespace, max_num_seqs: int) -> LLM:
         infinicore_api=args.infinicore_api,
         isa=args.isa,
         lowering=args.lowering,
+        ops=args.ops,
     )
     for note in llm.notes:
         say(f"note: {note}")

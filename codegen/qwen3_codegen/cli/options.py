@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from qwen3_codegen.errors import CodegenError
+from qwen3_codegen.spec.functions import FunctionTable
 
 
 def add_spec_options(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -41,6 +42,14 @@ def add_override_options(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         dest="ignore_config_keys",
         help="accept a config field the architecture does not know; recorded in the manifest",
+    )
+    parser.add_argument(
+        "--ops",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="folder with ops of your own, for statements to call; runs the Python in it and "
+        "compiles the C++ in it, so name only what you trust; may be repeated",
     )
 
 
@@ -116,6 +125,19 @@ def parse_overrides(pairs: list[str]) -> dict[str, str]:
             raise CodegenError("a config field is set twice", got=f"--set {pair}")
         overrides[key] = value
     return overrides
+
+
+def own_functions(args: argparse.Namespace) -> FunctionTable:
+    """Returns the ops in the folders of ``--ops``, for the loaders of models.
+
+    Raises:
+        OpError: One of them is wrong.
+    """
+    if not args.ops:
+        return {}  # without NumPy, which the ops need
+    from qwen3_codegen.own_ops import load_ops
+
+    return load_ops(args.ops)
 
 
 def existing_path(text: str) -> Path:

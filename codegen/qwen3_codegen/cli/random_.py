@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from qwen3_codegen.cli.options import add_spec_options, parse_overrides
+from qwen3_codegen.cli.options import add_spec_options, own_functions, parse_overrides
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.progress import format_bytes, say
 from qwen3_codegen.random_checkpoint import write_random_checkpoint
@@ -60,6 +60,7 @@ def _load(args: argparse.Namespace, overrides: Mapping[str, str]) -> ModelSpec:
         overrides=overrides,
         ignore_config_keys=tuple(args.ignore_config_keys),
         architecture=args.arch,
+        own_functions=own_functions(args),
     )
 
 

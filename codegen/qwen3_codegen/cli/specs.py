@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 
-from qwen3_codegen.cli.options import add_override_options, parse_overrides
+from qwen3_codegen.cli.options import add_override_options, own_functions, parse_overrides
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.model_size import ModelSize, model_size
 from qwen3_codegen.progress import say
@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
         overrides=parse_overrides(args.overrides),
         ignore_config_keys=tuple(args.ignore_config_keys),
         architecture=args.arch,
+        own_functions=own_functions(args),
     )
     for note in spec.notes:
         say(f"note: {note}")

@@ -46,6 +46,11 @@ class CppIdentifier(str):
         return super().__new__(cls, text)
 
 
+def qualified(name: str) -> str:
+    """Returns a name with its namespaces, ``own::SoftClip``, every part of it checked."""
+    return "::".join(map(CppIdentifier, name.split("::")))
+
+
 def local_name(value: str) -> CppIdentifier:
     """Returns the C++ local of an IR value; different values never share one.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from qwen3_codegen.emission.cpp import CppIdentifier
-from qwen3_codegen.emission.engine_view import engine_title, engine_view
+from qwen3_codegen.emission.engine_view import OWN_FOLDER, engine_title, engine_view
 from qwen3_codegen.emission.manifest import manifest_text
 from qwen3_codegen.emission.operators_view import operators_view
 from qwen3_codegen.emission.region_view import region_view
@@ -34,6 +34,9 @@ def emit_engine(plan: EnginePlan, api: InfiniCoreApi, regenerate: str) -> Mappin
     if plan.target.lowering == "native":
         for name in ("engine.hpp", "engine.cpp", "kernels.cpp"):
             files[name] = renderer.render(f"native/{name}.jinja", engine)
+        if plan.own_headers:
+            files |= _own_headers(plan)
+            files["own_ops.hpp"] = renderer.render("native/own_ops.hpp.jinja", engine)
     else:
         for name in ("engine.hpp", "engine.cpp"):
             files[name] = renderer.render(f"{name}.jinja", engine)
@@ -51,6 +54,15 @@ _PROJECT_FILES = (
     "__init__.pyi",
 )
 """Build files, entry points and the Python package; the same in every lowering."""
+
+
+def _own_headers(plan: EnginePlan) -> Mapping[str, str]:
+    """The user's own C++, word for word."""
+    return {
+        f"{OWN_FOLDER}/{name}": text
+        for texts in plan.own_headers.values()
+        for name, text in texts.items()
+    }
 
 
 def _project_view(plan: EnginePlan) -> ProjectView:

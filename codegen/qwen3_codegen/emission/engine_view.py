@@ -21,6 +21,7 @@ from qwen3_codegen.emission.cpp import (
     local_name,
     member_name,
     pascal_case,
+    qualified,
     snake_case,
     wrapped,
 )
@@ -50,6 +51,8 @@ from qwen3_runtime.engine.batch import CacheGroup
 
 _TENSOR_OF_A_LAYER = re.compile(r"[\w.-]*\{layer\}\.")
 """What the names of all tensors of a layer begin with."""
+OWN_FOLDER = "own_ops"
+"""Folder of the engine with the headers of the user's own ops."""
 _DTYPES = {
     DType.F32: "INFINI_DTYPE_F32",
     DType.BF16: "INFINI_DTYPE_BF16",
@@ -96,6 +99,8 @@ def engine_view(
         dtype=_DTYPES[plan.dtype],
         element=_ELEMENTS[plan.dtype],
         kernels=tuple(_kernel(kernel, sizes) for kernel, sizes in plan.kernels),
+        own_headers=tuple(f"{OWN_FOLDER}/{header}" for header in sorted(plan.own_headers)),
+        has_own_ops=bool(plan.own_headers),
         target=_target(plan.target),
         layer_kinds=kinds,
         has_several_kinds=len(kinds) > 1,
@@ -278,7 +283,7 @@ def _buffer(buffer: BufferPlan) -> BufferView:
 def _kernel(kernel: str, sizes: Sequence[int | str]) -> str:
     """An instance as ``kernels.cpp`` names it."""
     arguments = [str(size) if isinstance(size, int) else CppIdentifier(size) for size in sizes]
-    return f"{CppIdentifier(kernel)}<{', '.join(('Element', *arguments))}>"
+    return f"{qualified(kernel)}<{', '.join(('Element', *arguments))}>"
 
 
 def _attention(index: int, shape: AttentionShape) -> AttentionView:

@@ -12,6 +12,7 @@ from qwen3_codegen.emission.cpp import (
     cpp_float,
     local_name,
     member_name,
+    qualified,
     tensor_expression,
 )
 from qwen3_codegen.emission.views import CallView, DefinitionView, RegionView, StepView
@@ -113,7 +114,7 @@ def _activation(call: ActivationCall) -> tuple[str, list[str]]:
 
 def _kernel(call: KernelCall) -> tuple[str, list[str]]:
     sizes = [str(size) if isinstance(size, int) else f"native::{size}" for size in call.sizes]
-    function = f"native::{CppIdentifier(call.kernel)}<{', '.join(('Element', *sizes))}>::run"
+    function = f"native::{qualified(call.kernel)}<{', '.join(('Element', *sizes))}>::run"
     return function, [_kernel_argument(argument) for argument in call.arguments]
 
 
@@ -121,6 +122,10 @@ def _kernel_argument(argument: KernelArgument) -> str:
     match argument:
         case TensorRef():
             return tensor_expression(argument)
+        case bool():
+            return str(argument).lower()
+        case int():
+            return str(argument)
         case StepArgument():
             return _STEP_ARGUMENTS[argument]
         case HeadOptions():

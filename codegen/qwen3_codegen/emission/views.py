@@ -137,6 +137,8 @@ class EngineView:
     dtype: str
     element: str
     kernels: tuple[str, ...]
+    own_headers: tuple[str, ...]
+    has_own_ops: bool
     target: str
     layer_kinds: tuple[LayerKindView, ...]
     has_several_kinds: bool

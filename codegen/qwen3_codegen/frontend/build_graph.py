@@ -12,6 +12,8 @@ from qwen3_codegen.frontend.region_builder import RegionBuilder
 from qwen3_codegen.frontend.statements import StatementReader
 from qwen3_codegen.frontend.tensor_shapes import TensorShapes
 from qwen3_codegen.ir.graph import NUM_TOKENS, Graph, Region, Value, ValueType
+from qwen3_codegen.ir.ops import OpDef
+from qwen3_codegen.ir.ops.own import own_definitions
 from qwen3_codegen.ir.verify import verify
 from qwen3_codegen.spec.model import LayerSpec, ModelSpec
 from qwen3_codegen.spec.syntax import Statement
@@ -30,7 +32,7 @@ def build_graph(spec: ModelSpec) -> Graph:
             table, shapes that do not fit, a value never used; with the statement's place.
     """
     vocab_size = _size(spec, "vocab_size")
-    builder = _GraphBuilder(spec)
+    builder = _GraphBuilder(spec, own_definitions(spec.architecture.own_functions))
     prologue, hidden = builder.prologue()
     kinds, schedule = builder.layers(hidden)
     epilogue = builder.epilogue(hidden, vocab_size)
@@ -44,6 +46,7 @@ def build_graph(spec: ModelSpec) -> Graph:
         schedule=schedule,
         epilogue=builder.settled(epilogue),
         rope_tables=spec.rope,
+        own_ops=builder.own_ops,
     )
     verify(graph)
     return graph
@@ -62,11 +65,12 @@ def _size(spec: ModelSpec, name: str) -> int:
 @dataclass(frozen=True, slots=True)
 class _GraphBuilder:
     spec: ModelSpec
+    own_ops: Mapping[str, OpDef]
     shapes: TensorShapes = field(default_factory=TensorShapes)
 
     def prologue(self) -> tuple[Region, ValueType]:
         ids = Value("input_ids", ValueType((NUM_TOKENS,), DType.I32))
-        region = RegionBuilder("prologue", ids)
+        region = RegionBuilder("prologue", ids, self.own_ops)
         reader = self._reader(region, {"input_ids": ids}, self.spec.config, "")
         for statement in self.spec.architecture.prologue:
             reader.run(statement)
@@ -94,7 +98,7 @@ class _GraphBuilder:
     def _layer(self, layer: LayerSpec, name: str, hidden: ValueType) -> Region:
         architecture = self.spec.architecture
         h = Value("h", hidden)
-        region = RegionBuilder(name, h)
+        region = RegionBuilder(name, h, self.own_ops)
         names = {**self.spec.config, "layer": layer.attributes}
         prefix = architecture.checkpoint.layer_prefix
         reader = self._reader(region, {"h": h}, names, prefix)
@@ -114,7 +118,7 @@ class _GraphBuilder:
     def epilogue(self, hidden: ValueType, vocab_size: int) -> Region:
         statements = self.spec.architecture.epilogue
         h = Value("h", hidden)
-        region = RegionBuilder("epilogue", h)
+        region = RegionBuilder("epilogue", h, self.own_ops)
         location = statements[0].location if statements else self.spec.architecture.location
         (rows,) = region.emit("gather_rows", {"x": h}, {}, names=("h",), location=location)
         reader = self._reader(region, {"h": rows}, self.spec.config, "")

@@ -80,6 +80,13 @@ class CallSite:
             return None
         return self.size(name)
 
+    def whole_number(self, name: str) -> int:
+        """Returns a whole number of either sign."""
+        value = self._read(name, lambda value: type(value) is int, "whole number")
+        assert isinstance(value, int)
+        self._check_bounds(name, (abs(value),))
+        return value
+
     def sizes(self, name: str) -> tuple[int, ...]:
         """Returns a list of whole numbers above zero; a single one counts as a list of one."""
 

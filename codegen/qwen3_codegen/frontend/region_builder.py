@@ -8,7 +8,7 @@ from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import SpecError
 from qwen3_codegen.frontend.weights import WeightReference
 from qwen3_codegen.ir.graph import AttributeValue, Node, Region, Value, ValueType, Weight
-from qwen3_codegen.ir.ops import OPS, OpRuleError
+from qwen3_codegen.ir.ops import OPS, OpDef, OpRuleError
 from qwen3_codegen.spec.source import SourceLocation
 
 __all__ = ["RegionBuilder"]
@@ -20,11 +20,15 @@ class RegionBuilder:
     Args:
         name: Name of the region.
         parameter: Its only parameter.
+        own_ops: Rows of the user's beside those of the op table.
     """
 
-    def __init__(self, name: str, parameter: Value) -> None:
+    def __init__(
+        self, name: str, parameter: Value, own_ops: Mapping[str, OpDef] | None = None
+    ) -> None:
         self._name = name
         self._parameter = parameter
+        self._ops = {**OPS, **(own_ops or {})}
         self._weights: dict[str, Weight] = {}
         self._nodes: list[Node] = []
         self._types = {parameter.name: parameter.type}
@@ -66,7 +70,7 @@ class RegionBuilder:
         """
         types = {role: value.type for role, value in inputs.items()}
         try:
-            results = OPS[op].infer(types, attributes)
+            results = self._ops[op].infer(types, attributes)
         except OpRuleError as error:
             raise SpecError(
                 f"'{op}': {error.message}",

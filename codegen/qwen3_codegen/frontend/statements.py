@@ -8,13 +8,14 @@ from typing import TypeAlias
 from qwen3_codegen.errors import SpecError, nearest
 from qwen3_codegen.frontend.call import CallSite, fits_float32, is_number
 from qwen3_codegen.frontend.emitters import EMITTERS
+from qwen3_codegen.frontend.own_ops import emit_own
 from qwen3_codegen.frontend.region_builder import RegionBuilder
 from qwen3_codegen.frontend.tensor_shapes import TensorShapes
 from qwen3_codegen.frontend.weights import WeightScope
 from qwen3_codegen.ir.graph import Value
+from qwen3_codegen.ir.ops.own import OwnFunction
 from qwen3_codegen.spec.evaluation import NUMBER_FUNCTIONS, evaluate, to_text
 from qwen3_codegen.spec.expressions import parse_expression, subexpressions
-from qwen3_codegen.spec.functions import FUNCTIONS
 from qwen3_codegen.spec.model import ModelSpec
 from qwen3_codegen.spec.syntax import Binary, Call, Conditional, Expression, Name, Statement
 
@@ -45,6 +46,7 @@ class StatementReader:
         shapes: TensorShapes,
     ) -> None:
         self._spec = spec
+        self._functions = spec.architecture.functions
         self._region = region
         self._values = dict(values)
         self._names = names
@@ -105,7 +107,7 @@ class StatementReader:
 
     def _results(self, statement: Statement) -> tuple[Value, ...]:
         expression = self._chosen(statement.expression)
-        if isinstance(expression, Call) and expression.function in FUNCTIONS:
+        if isinstance(expression, Call) and expression.function in self._functions:
             return self._call(expression, statement.targets)
         operand = self._operand(expression, statement.targets)
         if not isinstance(operand, Value):
@@ -188,9 +190,9 @@ class StatementReader:
 
     def _call(self, call: Call, targets: tuple[str, ...]) -> tuple[Value, ...]:
         """Carries out a call whose arguments the spec stage has matched to parameters."""
-        function = FUNCTIONS.get(call.function)
+        function = self._functions.get(call.function)
         if function is None:
-            names = [*FUNCTIONS, *NUMBER_FUNCTIONS]
+            names = [*self._functions, *NUMBER_FUNCTIONS]
             hint = nearest(call.function, names)
             raise self._fault(f"unknown op '{call.function}'", hint=hint)
         count = len(call.arguments) - len(function.positional)
@@ -212,6 +214,8 @@ class StatementReader:
             scope=self._weight_scope(),
             location=self._location,
         )
+        if isinstance(function, OwnFunction):
+            return emit_own(site, function)
         return EMITTERS[function.name](site)
 
     def _weight_scope(self) -> WeightScope:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.spec.model import RopeTable
 from qwen3_codegen.spec.source import SourceLocation
 from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
+
+if TYPE_CHECKING:
+    from qwen3_codegen.ir.ops.definition import OpDef
 
 NUM_TOKENS = "num_tokens"
 """Symbol: packed tokens of one step, over all sequences."""
@@ -141,6 +144,8 @@ class Graph:
     """Index into ``layer_kinds`` for every layer."""
     epilogue: Region
     rope_tables: Mapping[str, RopeTable]
+    own_ops: Mapping[str, OpDef] = field(default_factory=dict)
+    """Rows that the user adds to the op table; see ``qwen3_codegen.ir.ops.ops_of``."""
 
     def regions(self) -> Iterator[Region]:
         """Yields prologue, layer kinds and epilogue."""

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from qwen3_codegen.ir.graph import Graph, Node, Region, Weight
-from qwen3_codegen.ir.ops import ATTENTION_OPS, OPS
+from qwen3_codegen.ir.ops import ATTENTION_OPS, OpDef, ops_of
 from qwen3_codegen.ir.ops.step import RopeAngles, Step
 from qwen3_codegen.ir.weights import LAYER, tensor_templates
 from qwen3_codegen.spec.model import RopeTable
@@ -67,6 +67,7 @@ class Interpreter:
                 expected=f"at most {graph.max_position_embeddings}",
             )
         self._graph = graph
+        self._ops = ops_of(graph)
         self._dtype = np.dtype(dtype)
         self._read = lambda name: np.asarray(read(name)).astype(self._dtype)
         self._max_model_len = max_model_len
@@ -158,7 +159,7 @@ class Interpreter:
                 return self._step(batch, slots, rope, place, node)
 
             weights = {weight.name: self._weight(weight, layer) for weight in region.weights}
-            values = _run_region(region, argument, weights, step_of)
+            values = _run_region(region, argument, weights, step_of, self._ops)
             if trace is not None:
                 trace.update({f"{place}.{name}": array for name, array in values.items()})
             return values[region.results[0]]
@@ -240,6 +241,7 @@ def _run_region(
     argument: Array,
     weights: Mapping[str, Array],
     step_of: Callable[[Node], Step],
+    ops: Mapping[str, OpDef],
 ) -> dict[str, Array]:
     """Returns the parameter and every node's results by name."""
     values = {region.parameters[0].name: argument}
@@ -248,7 +250,7 @@ def _run_region(
             role: weights[name] if name in weights else values[name]
             for role, name in node.inputs.items()
         }
-        results = OPS[node.op].reference(inputs, node.attributes, step_of(node))
+        results = ops[node.op].reference(inputs, node.attributes, step_of(node))
         arrays = results if isinstance(results, tuple) else (results,)
         for value, array in zip(node.outputs, arrays, strict=True):
             values[value.name] = array

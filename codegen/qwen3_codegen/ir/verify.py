@@ -14,7 +14,7 @@ from qwen3_codegen.ir.graph import (
     ValueType,
     Weight,
 )
-from qwen3_codegen.ir.ops import OPS, AttributeKind, OpRuleError
+from qwen3_codegen.ir.ops import AttributeKind, OpRuleError, ops_of
 from qwen3_codegen.ir.ops.activation import ACTIVATIONS
 from qwen3_codegen.ir.weights import LAYER, tensor_templates
 from qwen3_runtime.checkpoint.transform import shape_of
@@ -119,9 +119,10 @@ def _undefined(
 
 
 def _check_node(graph: Graph, region: Region, node: Node, types: dict[str, ValueType]) -> None:
-    op = OPS.get(node.op)
+    ops = ops_of(graph)
+    op = ops.get(node.op)
     if op is None:
-        raise _fault(region, node, f"unknown op '{node.op}'", hint=nearest(node.op, OPS))
+        raise _fault(region, node, f"unknown op '{node.op}'", hint=nearest(node.op, ops))
     inputs = {role: types[name] for role, name in node.inputs.items()}
     try:
         expected = op.infer(inputs, node.attributes)

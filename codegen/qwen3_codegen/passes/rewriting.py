@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from qwen3_codegen.ir.graph import Graph, Node, Region, Weight
-from qwen3_codegen.ir.ops import OPS, AttributeKind
+from qwen3_codegen.ir.ops import AttributeKind, ops_of
 
 __all__ = [
     "map_regions",
@@ -45,11 +45,12 @@ def use_counts(region: Region) -> Counter[str]:
 
 def used_rope_tables(graph: Graph) -> frozenset[str]:
     """Returns the names of the rope tables that some node of the graph asks for."""
+    ops = ops_of(graph)
     return frozenset(
         str(node.attributes[attribute.name])
         for region in graph.regions()
         for node in region.nodes
-        for attribute in OPS[node.op].attributes
+        for attribute in ops[node.op].attributes
         if attribute.kind is AttributeKind.ROPE_TABLE
     )
 

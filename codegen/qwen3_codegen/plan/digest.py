@@ -14,7 +14,8 @@ from qwen3_codegen.spec.source import SourceLocation
 def content_digest(record: object) -> str:
     """Returns a SHA-256 of a frozen record, 64 hex digits.
 
-    Where something stood in which file does not count, nor does the order of a mapping.
+    Where something stood in which file does not count, nor does the order of a mapping. A field
+    whose metadata has ``digest`` ``never`` is left out, one with ``if set`` while it is empty.
 
     Raises:
         TypeError: A value inside is neither plain nor a record.
@@ -39,6 +40,11 @@ def _content(value: object) -> object:
             field.name: getattr(value, field.name)
             for field in dataclasses.fields(value)
             if not isinstance(getattr(value, field.name), SourceLocation)
+            and _counts(field.metadata.get("digest"), getattr(value, field.name))
         }
         return {"record": type(value).__name__, **{k: _content(v) for k, v in fields.items()}}
     raise TypeError(f"{type(value).__name__} has no digest")
+
+
+def _counts(rule: str | None, value: object) -> bool:
+    return rule != "never" and (rule != "if set" or bool(value))

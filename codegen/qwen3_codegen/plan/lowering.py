@@ -8,12 +8,19 @@ from typing import TypeAlias
 
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.ir.graph import Graph, Node
-from qwen3_codegen.ir.ops import OPS
+from qwen3_codegen.ir.ops import OpDef, ops_of
 from qwen3_codegen.plan.context import Lowered, RegionContext
 from qwen3_codegen.plan.records import Action, TensorRef
 
 NodeLowering: TypeAlias = Callable[[Node, RegionContext], Lowered]
 """Node in, definitions and actions out; LoweringError where the device lacks what it needs."""
+
+
+_HINT = "the interpreter engine runs this model (--engine interpreter)"
+_HINT_WITH_KERNEL = (
+    "your kernels run on the CPU in the native lowering (--dev cpu); the interpreter engine runs "
+    "every op (--engine interpreter)"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +33,12 @@ class GraphLowering:
     """The ops it carries out; every other op is refused by name."""
     copy: Callable[[Node, RegionContext, TensorRef, str], Action]
     """Copies the value of that name; the node is what needs it, for messages."""
+    own: NodeLowering | None = None
+    """Carries out ops of the user's own that have a kernel; None refuses them all."""
+
+    def find(self, op: OpDef) -> NodeLowering | None:
+        """Returns what carries an op out, None when nothing does."""
+        return self.own if op.kernel is not None else self.ops.get(op.name)
 
     def refuse_unknown_ops(self, graph: Graph) -> None:
         """Refuses a graph with ops that this lowering does not carry out, naming all of them.
@@ -34,17 +47,18 @@ class GraphLowering:
             LoweringError: There is such an op; the place is that of the first one.
         """
         unknown: dict[str, Node] = {}
+        table = ops_of(graph)
         for region in graph.regions():
             for node in region.nodes:
-                if node.op not in self.ops:
+                if self.find(table[node.op]) is None:
                     unknown.setdefault(node.op, node)
         if not unknown:
             return
-        reasons = [f"{op}: {OPS[op].lowerings[self.name].refusal}" for op in sorted(unknown)]
+        reasons = [f"{op}: {table[op].lowerings[self.name].refusal}" for op in sorted(unknown)]
         raise LoweringError(
             f"the {self.name} lowering cannot carry out {', '.join(sorted(unknown))}",
             where=next(iter(unknown.values())).location,
             got="; ".join(reasons),
             expected=", ".join(sorted(self.ops)),
-            hint="the interpreter engine runs this model (--engine interpreter)",
+            hint=_HINT if all(table[op].kernel is None for op in unknown) else _HINT_WITH_KERNEL,
         )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.infinicore.api import InfiniCoreApi
 from qwen3_codegen.ir.graph import AttributeValue, Graph, Node, Region, Value
-from qwen3_codegen.ir.ops import ATTENTION_OPS
+from qwen3_codegen.ir.ops import ATTENTION_OPS, ops_of
 from qwen3_codegen.passes.rewriting import used_rope_tables
 from qwen3_codegen.plan import native, portable
 from qwen3_codegen.plan.context import EngineContext, RegionContext
@@ -73,6 +73,7 @@ class _Planner:
 
     def __init__(self, graph: Graph, request: PlanRequest) -> None:
         self._graph = graph
+        self._ops = ops_of(graph)
         self._request = request
         self._engine = EngineContext(
             graph=graph,
@@ -123,6 +124,7 @@ class _Planner:
             spec_facts=request.spec_facts,
             overrides=request.overrides,
             digests=request.digests,
+            own_headers=self._own_headers(),
         )
 
     def _hidden_place(self) -> Place:
@@ -178,7 +180,9 @@ class _Planner:
             storage.advance(index)
             before = set(self._engine.operators)
             self._engine.operators = set()
-            definitions, actions = self._lowering.ops[node.op](node, context)
+            lower = self._lowering.find(self._ops[node.op])
+            assert lower is not None, node.op  # refuse_unknown_ops
+            definitions, actions = lower(node, context)
             used = self._used_by_op.setdefault(node.op, set())
             used.update(self._engine.operators, _kernels_of(actions))
             self._engine.operators |= before
@@ -212,9 +216,15 @@ class _Planner:
             operators = tuple(sorted(self._used_by_op[op]))
             reason = _reason(op, operators)
             if self._request.target.lowering == "native":
+                kernel = self._ops[op].kernel
                 reason = "kernels of our own" if operators else "views only"
+                reason = reason if kernel is None else f"your kernel in {kernel.header}"
             choices.append(OpChoice(op, operators, reason))
         return tuple(choices)
+
+    def _own_headers(self) -> Mapping[str, Mapping[str, str]]:
+        kernels = (self._ops[op].kernel for op in sorted(self._used_by_op))
+        return {kernel.header: kernel.texts for kernel in kernels if kernel is not None}
 
     def _memory(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from qwen3_codegen.dtypes import DType
@@ -148,7 +148,9 @@ class AttentionOptions:
     softcap: float | None
 
 
-KernelArgument: TypeAlias = TensorRef | float | StepArgument | HeadOptions | AttentionOptions
+KernelArgument: TypeAlias = (
+    TensorRef | float | int | bool | StepArgument | HeadOptions | AttentionOptions
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +158,7 @@ class KernelCall:
     """One op of ``engine/native/ops.hpp``, a class template over the element type and sizes."""
 
     kernel: str
+    """A class of ``ops.hpp``, or ``own::`` and one of the user's."""
     sizes: tuple[int | str, ...]
     """Template arguments behind the element type; a text is a class of ``ops.hpp``."""
     arguments: tuple[KernelArgument, ...]
@@ -314,6 +317,10 @@ class EnginePlan:
     """What the user changed of the description, for the manifest."""
     digests: Mapping[str, str]
     """Hashes of what the plan was made of, ``spec`` and ``device``."""
+    own_headers: Mapping[str, Mapping[str, str]] = field(
+        default_factory=dict, metadata={"digest": "if set"}
+    )
+    """By the header of an op of the user's own: its text and those of what it includes, by name."""
 
     def regions(self) -> tuple[RegionPlan, ...]:
         """Prologue, layer kinds, epilogue."""

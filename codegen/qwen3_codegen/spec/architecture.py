@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from qwen3_codegen.errors import SpecError, nearest
@@ -11,6 +12,7 @@ from qwen3_codegen.spec import schema
 from qwen3_codegen.spec.chat import read_chat
 from qwen3_codegen.spec.config_rules import parse_config_rules, parse_rope_rules
 from qwen3_codegen.spec.expressions import names_in, parse_statement
+from qwen3_codegen.spec.functions import FunctionTable
 from qwen3_codegen.spec.model import ArchitectureSpec, CheckpointNames
 from qwen3_codegen.spec.names import check_identifier, check_layer_type
 from qwen3_codegen.spec.problems import Problems
@@ -47,21 +49,26 @@ def check_name(name: str, where: object, what: str = "name") -> None:
         )
 
 
-def read_architecture(file: Path, shown: str, shared: SharedFields) -> ArchitectureSpec:
+def read_architecture(
+    file: Path, shown: str, shared: SharedFields, own_functions: FunctionTable | None = None
+) -> ArchitectureSpec:
     """Reads an architecture file.
 
     Args:
         file: What to open.
         shown: The path that messages and locations name.
         shared: What holds for config fields in every architecture.
+        own_functions: What statements may call beside the functions of the language.
 
     Raises:
         SpecError: Everything that is wrong with the file, at once.
     """
-    return parse_architecture(read_yaml(file, shown), shared)
+    return parse_architecture(read_yaml(file, shown), shared, own_functions)
 
 
-def parse_architecture(root: YamlMap, shared: SharedFields) -> ArchitectureSpec:
+def parse_architecture(
+    root: YamlMap, shared: SharedFields, own_functions: FunctionTable | None = None
+) -> ArchitectureSpec:
     """Reads an architecture from parsed YAML; see ``read_architecture``."""
     problems = Problems()
     section = Section(root, "an architecture file", schema.ARCHITECTURE, problems)
@@ -97,6 +104,7 @@ def parse_architecture(root: YamlMap, shared: SharedFields) -> ArchitectureSpec:
         epilogue=epilogue,
         checkpoint=checkpoint,
         chat=chat,
+        own_functions=own_functions or {},
         location=root.location,
     )
     _check_flow(architecture, problems)
@@ -281,8 +289,8 @@ def _check_flow(architecture: ArchitectureSpec, problems: Problems) -> None:
         if table.name in config:
             problems.add(SpecError(f"'{table.name}' is a config field too", where=table.location))
     _check_names(architecture, config, problems)
-    outside = StatementScope(config)
-    inside = StatementScope(config, tuple(architecture.layer_attributes), in_layers=True)
+    outside = StatementScope(config, functions=architecture.functions)
+    inside = replace(outside, attributes=tuple(architecture.layer_attributes), in_layers=True)
     end = check_statements(architecture.prologue, outside, {"input_ids"}, problems)
     _wants("h", end, "prologue", architecture, problems)
     for layer_type in architecture.layer_types.values():

@@ -12,6 +12,7 @@ from qwen3_codegen.paths import modelspecs_dir
 from qwen3_codegen.spec.architecture import read_architecture
 from qwen3_codegen.spec.config_rules import parse_shared_fields
 from qwen3_codegen.spec.config_source import ConfigSource, config_from_json, freeze
+from qwen3_codegen.spec.functions import FunctionTable
 from qwen3_codegen.spec.model import ArchitectureSpec, ModelSpec
 from qwen3_codegen.spec.model_file import ModelFile, read_model_file
 from qwen3_codegen.spec.near_names import nearest_model
@@ -60,7 +61,11 @@ def _shared_fields(folder: Path) -> SharedFields:
 
 
 def load_architecture(
-    reference: str, *, beside: Path | None = None, where: object | None = None
+    reference: str,
+    *,
+    beside: Path | None = None,
+    where: object | None = None,
+    own_functions: FunctionTable | None = None,
 ) -> ArchitectureSpec:
     """Reads an architecture.
 
@@ -68,6 +73,7 @@ def load_architecture(
         reference: A shipped name, or a path to a YAML file.
         beside: Folder that a relative path starts from; the working folder when None.
         where: Place of the reference, for messages.
+        own_functions: Ops of the user's own, which a file's statements may call.
 
     Raises:
         SpecError: There is no such architecture, or its file is wrong.
@@ -81,7 +87,7 @@ def load_architecture(
             raise SpecError("an architecture is a file", where=where, got=f"the folder {shown}")
         if not file.is_file():
             raise SpecError("architecture file not found", where=where, got=shown)
-        return read_architecture(file, shown, shared)
+        return read_architecture(file, shown, shared, own_functions)
     if reference not in architecture_names():
         raise SpecError(
             f"unknown architecture '{shorten(reference)}'",
@@ -141,6 +147,7 @@ def load_model(
     ignore_config_keys: tuple[str, ...] = (),
     architecture: str | None = None,
     name: str | None = None,
+    own_functions: FunctionTable | None = None,
 ) -> ModelSpec:
     """Loads a model.
 
@@ -151,6 +158,7 @@ def load_model(
         ignore_config_keys: Config fields the user vouches for, beside the model spec's own.
         architecture: Name or path that replaces the architecture the model names.
         name: The model's name; its model spec's or its folder's when None.
+        own_functions: Ops of the user's own, which the architecture's statements may call.
 
     Raises:
         SpecError: There is no such model, or its description is wrong.
@@ -162,10 +170,14 @@ def load_model(
             raise SpecError("a model spec is a file", where=reference, got="a folder")
         if not path.is_file():
             raise SpecError("model spec not found", where=reference, hint=_near_path(path))
-        return _from_spec(path, reference, overrides, ignore_config_keys, architecture, name)
+        return _from_spec(
+            path, reference, overrides, ignore_config_keys, architecture, name, own_functions
+        )
     if reference in model_names():
         file, shown = modelspecs_dir() / f"{reference}.yaml", _shown(reference)
-        return _from_spec(file, shown, overrides, ignore_config_keys, architecture, name)
+        return _from_spec(
+            file, shown, overrides, ignore_config_keys, architecture, name, own_functions
+        )
     if not path.exists():
         raise SpecError(
             f"no model spec or checkpoint '{shorten(reference)}'",
@@ -178,6 +190,7 @@ def load_model(
         ignore_config_keys=ignore_config_keys,
         architecture=architecture,
         name=name,
+        own_functions=own_functions,
     )
 
 
@@ -188,6 +201,7 @@ def load_checkpoint_model(
     ignore_config_keys: tuple[str, ...] = (),
     architecture: str | None = None,
     name: str | None = None,
+    own_functions: FunctionTable | None = None,
 ) -> ModelSpec:
     """Loads the model of a checkpoint, even when a shipped spec has the folder's name.
 
@@ -197,6 +211,7 @@ def load_checkpoint_model(
         ignore_config_keys: See ``load_model``.
         architecture: See ``load_model``.
         name: See ``load_model``.
+        own_functions: See ``load_model``.
 
     Raises:
         SpecError: Its description is wrong, or no architecture fits.
@@ -205,7 +220,7 @@ def load_checkpoint_model(
     found, source = _checkpoint_config(Path(reference), reference)
     where = source.where("model_type")
     chosen = (
-        load_architecture(architecture)
+        load_architecture(architecture, own_functions=own_functions)
         if architecture
         else architecture_for_model_type(source.values.get("model_type"), where)
     )
@@ -232,13 +247,17 @@ def _from_spec(
     ignore_config_keys: tuple[str, ...],
     architecture: str | None,
     name: str | None,
+    own_functions: FunctionTable | None,
 ) -> ModelSpec:
     model = read_model_file(file, shown)
     chosen = (
-        load_architecture(architecture)
+        load_architecture(architecture, own_functions=own_functions)
         if architecture
         else load_architecture(
-            model.architecture, beside=file.parent, where=model.architecture_location
+            model.architecture,
+            beside=file.parent,
+            where=model.architecture_location,
+            own_functions=own_functions,
         )
     )
     return resolve_model(

@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
-__all__ = ["ACTIVATIONS", "FUNCTIONS", "REQUIRED", "WEIGHT_FORMS", "Function", "Kind", "Parameter"]
+__all__ = [
+    "ACTIVATIONS",
+    "FUNCTIONS",
+    "REQUIRED",
+    "WEIGHT_FORMS",
+    "Function",
+    "FunctionTable",
+    "Kind",
+    "Parameter",
+]
 
 
 class Kind(enum.Enum):
@@ -54,6 +65,9 @@ class Function:
     in_layers: bool = False
     """Whether it works inside layers only: it has a cache there, or turns by every position."""
 
+
+FunctionTable: TypeAlias = Mapping[str, Function]
+"""Functions by name."""
 
 ACTIVATIONS = {
     "silu": "`x * sigmoid(x)`",
@@ -204,4 +218,4 @@ FUNCTIONS: dict[str, Function] = {
         ),
     )
 }
-"""Every function by name."""
+"""Every function of the language by name; ``ArchitectureSpec`` has the user's own beside them."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from qwen3_codegen.dtypes import DType
+from qwen3_codegen.spec.functions import FUNCTIONS, FunctionTable
 from qwen3_codegen.spec.rules import ConfigSchema, LayerTypeRule, LocatedExpression, RopeRule
 from qwen3_codegen.spec.source import SourceLocation
 from qwen3_codegen.spec.syntax import Statement
@@ -68,7 +69,14 @@ class ArchitectureSpec:
     checkpoint: CheckpointNames
     chat: ChatDefaults = field(default_factory=ChatDefaults)
     """Holds for checkpoints, and where a model spec is silent."""
+    own_functions: FunctionTable = field(default_factory=dict, metadata={"digest": "if set"})
+    """What statements may call beside the functions of the language: ops of the user's own."""
     location: SourceLocation
+
+    @property
+    def functions(self) -> FunctionTable:
+        """Everything that statements may call."""
+        return {**FUNCTIONS, **self.own_functions}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

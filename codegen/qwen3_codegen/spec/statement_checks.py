@@ -9,7 +9,14 @@ from dataclasses import dataclass, field
 from qwen3_codegen.errors import SpecError, nearest
 from qwen3_codegen.spec.evaluation import NUMBER_FUNCTIONS, to_text
 from qwen3_codegen.spec.expressions import children, names_in, parse_expression, subexpressions
-from qwen3_codegen.spec.functions import FUNCTIONS, WEIGHT_FORMS, Function, Kind, Parameter
+from qwen3_codegen.spec.functions import (
+    FUNCTIONS,
+    WEIGHT_FORMS,
+    Function,
+    FunctionTable,
+    Kind,
+    Parameter,
+)
 from qwen3_codegen.spec.names import is_value_name
 from qwen3_codegen.spec.problems import Problems
 from qwen3_codegen.spec.source import SourceLocation
@@ -31,6 +38,7 @@ __all__ = ["StatementScope", "check_statements", "check_weight"]
 
 _PATH_PART = re.compile(r"[A-Za-z0-9_]+\Z")
 _EXPERT = "expert"
+_OWN_OPS = "--ops DIR adds ops of your own"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,7 @@ class StatementScope:
     attributes: Collection[str] = field(default_factory=tuple)
     """Attributes of ``layer``; empty outside the layers."""
     in_layers: bool = False
+    functions: FunctionTable = field(default_factory=lambda: FUNCTIONS)
 
 
 def check_statements(
@@ -180,7 +189,7 @@ class _StatementChecker:
             self.scalar(condition)
         expression = self.statement.expression
         results = 1
-        if isinstance(expression, Call) and expression.function in FUNCTIONS:
+        if isinstance(expression, Call) and expression.function in self.scope.functions:
             results = self.function_call(expression)
         elif not self.is_value(expression):
             raise self.fail("a statement must compute a value of the graph", expression)
@@ -197,7 +206,7 @@ class _StatementChecker:
             case Name(id=name):
                 self.known_name(name)
                 return False
-            case Call(function=name) if name in FUNCTIONS:
+            case Call(function=name) if name in self.scope.functions:
                 results = self.function_call(expression)
                 if results != 1:
                     raise self.fail(f"'{name}' gives several results; assign them", expression)
@@ -223,7 +232,7 @@ class _StatementChecker:
     def has_values(self, expression: Expression) -> bool:
         return any(
             (isinstance(part, Name) and part.id in self.defined)
-            or (isinstance(part, Call) and part.function in FUNCTIONS)
+            or (isinstance(part, Call) and part.function in self.scope.functions)
             for part in subexpressions(expression)
         )
 
@@ -277,7 +286,7 @@ class _StatementChecker:
         )
 
     def number_call(self, call: Call) -> None:
-        if call.function in FUNCTIONS:
+        if call.function in self.scope.functions:
             raise self.fail(f"'{call.function}' gives a value; a number is needed here", call)
         if call.function not in NUMBER_FUNCTIONS:
             raise self.unknown_function(call.function)
@@ -288,14 +297,17 @@ class _StatementChecker:
             self.scalar(argument)
 
     def unknown_function(self, name: str) -> SpecError:
-        names = [*FUNCTIONS, *NUMBER_FUNCTIONS]
+        functions = self.scope.functions
+        names = [*functions, *NUMBER_FUNCTIONS]
         return self.fail(
-            f"unknown op '{name}'", expected=", ".join(FUNCTIONS), hint=nearest(name, names)
+            f"unknown op '{name}'",
+            expected=", ".join(functions),
+            hint=nearest(name, names) or _OWN_OPS,
         )
 
     def function_call(self, call: Call) -> int:
         """Checks a call and returns how many results it gives, 0 when only sizes will tell."""
-        function = FUNCTIONS[call.function]
+        function = self.scope.functions[call.function]
         if function.in_layers and not self.scope.in_layers:
             raise self.fail(f"'{function.name}' works only inside layers", call)
         values = self.split_arguments(function, call)

@@ -10,7 +10,7 @@ from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import CodegenError, LoweringError
 from qwen3_codegen.infinicore.api import InfiniCoreApi, load_api
 from qwen3_codegen.ir.graph import NUM_TOKENS, Graph, ValueType
-from qwen3_codegen.ir.ops import OPS
+from qwen3_codegen.ir.ops import OPS, OpDef, ops_of
 from qwen3_codegen.plan.planner import PlanRequest, plan_engine
 from qwen3_codegen.plan.records import EnginePlan, TargetPlan
 from qwen3_codegen.spec.device import DeviceSpec
@@ -46,13 +46,19 @@ class DeviceAnswers:
     """By label of the use."""
 
 
-def ask_device(device: DeviceSpec, uses: Iterable[OpUse], release: str | None) -> DeviceAnswers:
+def ask_device(
+    device: DeviceSpec,
+    uses: Iterable[OpUse],
+    release: str | None,
+    own_ops: Mapping[str, OpDef] | None = None,
+) -> DeviceAnswers:
     """Asks a device for uses cut out of no model, in its first dtype, and for all ops of the table.
 
     Args:
         device: Whom to ask.
         uses: In the dtype to ask for.
         release: API release of InfiniCore; None takes the device's.
+        own_ops: Rows of the user's own, asked for beside those of the table.
 
     Raises:
         InfiniCoreError: There is no such release.
@@ -63,26 +69,29 @@ def ask_device(device: DeviceSpec, uses: Iterable[OpUse], release: str | None) -
         request = _request(device, api)
     except CodegenError as error:
         return DeviceAnswers(device, dtype, chosen, error.message, {})
-    answers = {use.label: _answer(use, dtype, request) for use in uses}
-    return DeviceAnswers(device, dtype, chosen, None, _with_the_rest(answers, dtype, request))
+    answers = {use.label: _answer(use, dtype, request, {}) for use in uses}
+    rest = _with_the_rest(answers, dtype, request, {**OPS, **(own_ops or {})})
+    return DeviceAnswers(device, dtype, chosen, None, rest)
 
 
 def _with_the_rest(
-    answers: Mapping[str, Answer], dtype: DType, request: PlanRequest
+    answers: Mapping[str, Answer], dtype: DType, request: PlanRequest, ops: Mapping[str, OpDef]
 ) -> dict[str, Answer]:
     """Adds the ops of which there is no sample, as the op table says it; in the table's order."""
     try:
-        in_every_model = _of_plan(plan_engine(probe_graph(_neutral(dtype), dtype), request))
+        in_every_model = _of_plan(plan_engine(probe_graph(_neutral(dtype), dtype), request), ops)
     except LoweringError:
         in_every_model = {}
     complete: dict[str, Answer] = {}
-    for op, definition in OPS.items():
+    for op, definition in ops.items():
         sampled = {label: a for label, a in answers.items() if label.partition(",")[0] == op}
         if sampled:
             complete |= sampled
             continue
         lowering = definition.lowerings[request.target.lowering]
         reason = "by the op table" if lowering.operators else "views and copies only"
+        if definition.kernel is not None:
+            reason = f"your kernel in {definition.kernel.header}"
         by_table = Answer(lowering.operators, reason, lowering.refusal)
         complete[op] = in_every_model.get(op, by_table)
     return complete
@@ -109,7 +118,7 @@ def ask_model(device: DeviceSpec, graph: Graph, release: str | None) -> DeviceAn
         answers = _each_alone(graph, request, error)
         where = f"{error.where}: " if error.where else ""
         return DeviceAnswers(device, graph.dtype, chosen, f"{where}{error.message}", answers)
-    return DeviceAnswers(device, graph.dtype, chosen, None, _of_plan(plan))
+    return DeviceAnswers(device, graph.dtype, chosen, None, _of_plan(plan, ops_of(graph)))
 
 
 def _neutral(dtype: DType) -> OpUse:
@@ -118,8 +127,8 @@ def _neutral(dtype: DType) -> OpUse:
     return OpUse(label="reshape", op="reshape", values=rows, attributes={"shape": (2, 8)})
 
 
-def _of_plan(plan: EnginePlan) -> dict[str, Answer]:
-    order = list(OPS)
+def _of_plan(plan: EnginePlan, ops: Mapping[str, OpDef]) -> dict[str, Answer]:
+    order = list(ops)
     choices = sorted(plan.choices, key=lambda choice: order.index(choice.op))
     return {choice.op: Answer(choice.operators, choice.reason) for choice in choices}
 
@@ -131,7 +140,7 @@ def _each_alone(graph: Graph, request: PlanRequest, error: LoweringError) -> dic
     """
     answers: dict[str, Answer] = {}
     for use in uses_in(graph):
-        answer = _answer(use, graph.dtype, request)
+        answer = _answer(use, graph.dtype, request, graph.own_ops)
         known = answers.get(use.op, answer)
         operators = tuple(sorted({*known.operators, *answer.operators}))
         refusal = known.refusal or answer.refusal
@@ -142,17 +151,18 @@ def _each_alone(graph: Graph, request: PlanRequest, error: LoweringError) -> dic
     return answers
 
 
-def _answer(use: OpUse, dtype: DType, request: PlanRequest) -> Answer:
-    refusal = OPS[use.op].lowerings[request.target.lowering].refusal
+def _answer(use: OpUse, dtype: DType, request: PlanRequest, own_ops: Mapping[str, OpDef]) -> Answer:
+    ops = {**OPS, **own_ops}
+    refusal = ops[use.op].lowerings[request.target.lowering].refusal
     if refusal is not None:
         return Answer(refusal=refusal)
     try:
-        plan = plan_engine(probe_graph(use, dtype), request)
+        plan = plan_engine(probe_graph(use, dtype, own_ops), request)
     except LoweringError as error:
         if error.where == str(AROUND) and use.op != "linear":
             return Answer(refusal="not tried, because not even a linear can be carried out")
         return Answer(refusal=_anonymous(error, request))
-    return _of_plan(plan)[use.op]
+    return _of_plan(plan, ops)[use.op]
 
 
 def _anonymous(error: LoweringError, request: PlanRequest) -> str:

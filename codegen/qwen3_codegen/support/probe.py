@@ -18,7 +18,7 @@ from qwen3_codegen.ir.graph import (
     ValueType,
     Weight,
 )
-from qwen3_codegen.ir.ops import OPS
+from qwen3_codegen.ir.ops import OPS, OpDef
 from qwen3_codegen.ir.verify import verify
 from qwen3_codegen.spec.source import SourceLocation
 from qwen3_codegen.support.uses import OpUse
@@ -33,10 +33,11 @@ AROUND = SourceLocation("around the op", 1)
 _OP = SourceLocation("the op", 1)
 
 
-def probe_graph(use: OpUse, dtype: DType) -> Graph:
+def probe_graph(use: OpUse, dtype: DType, own_ops: Mapping[str, OpDef] | None = None) -> Graph:
     """Returns a model of one layer: its inputs from linears, the op, a linear back to ``h``.
 
     Around the op there is nothing that needs more than a plain product, which every device has.
+    ``own_ops`` are the user's rows beside those of the op table.
 
     Raises:
         VerifyError: The use breaks the op's own rules.
@@ -48,10 +49,11 @@ def probe_graph(use: OpUse, dtype: DType) -> Graph:
         max_position_embeddings=64,
         vocab_size=_VOCAB,
         prologue=_prologue(dtype),
-        layer_kinds=(_layer(use, dtype),),
+        layer_kinds=(_layer(use, dtype, own_ops or {}),),
         schedule=(0,),
         epilogue=_epilogue(dtype),
         rope_tables=tables,
+        own_ops=own_ops or {},
     )
     verify(graph)
     return graph
@@ -60,7 +62,8 @@ def probe_graph(use: OpUse, dtype: DType) -> Graph:
 class _RegionMaker:
     """Nodes and weights of a region, named as they come."""
 
-    def __init__(self, parameter: Value) -> None:
+    def __init__(self, parameter: Value, own_ops: Mapping[str, OpDef] | None = None) -> None:
+        self._ops = {**OPS, **(own_ops or {})}
         self.parameter = parameter
         self._weights: list[Weight] = []
         self._nodes: list[Node] = []
@@ -80,7 +83,8 @@ class _RegionMaker:
         location: SourceLocation = AROUND,
     ) -> Value:
         """Adds a node and returns its first result."""
-        types = OPS[op].infer({role: value.type for role, value in inputs.items()}, attributes)
+        given = {role: value.type for role, value in inputs.items()}
+        types = self._ops[op].infer(given, attributes)
         first = len(self._nodes)
         outputs = tuple(Value(f"v{first}_{i}", type_) for i, type_ in enumerate(types))
         names = {role: value.name for role, value in inputs.items()}
@@ -121,8 +125,8 @@ def _prologue(dtype: DType) -> Region:
     )
 
 
-def _layer(use: OpUse, dtype: DType) -> Region:
-    maker = _RegionMaker(Value("h", ValueType((NUM_TOKENS, _HIDDEN), dtype)))
+def _layer(use: OpUse, dtype: DType, own_ops: Mapping[str, OpDef]) -> Region:
+    maker = _RegionMaker(Value("h", ValueType((NUM_TOKENS, _HIDDEN), dtype)), own_ops)
     inputs = {role: maker.made(type_) for role, type_ in use.values.items()}
     inputs |= {role: maker.weight(type_) for role, type_ in use.weights.items()}
     result = maker.flat(maker.emit(use.op, inputs, use.attributes, _OP))

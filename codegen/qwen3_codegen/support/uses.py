@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.ir.graph import NUM_TOKENS, AttributeValue, Graph, ValueType
-from qwen3_codegen.ir.ops import OPS
+from qwen3_codegen.ir.ops import ops_of
 from qwen3_codegen.ir.ops.activation import ACTIVATIONS
 from qwen3_codegen.spec.model import RopeTable
 
@@ -121,7 +121,7 @@ def uses_in(graph: Graph) -> list[OpUse]:
                 rope_table=graph.rope_tables.get(str(node.attributes.get("table"))),
             )
             found.setdefault(_identity(use), use)
-    order = list(OPS)
+    order = list(ops_of(graph))
     return sorted(found.values(), key=lambda use: order.index(use.op))
 
 

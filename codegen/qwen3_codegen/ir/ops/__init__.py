@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from qwen3_codegen.ir.graph import Graph
 from qwen3_codegen.ir.ops.attention import ATTENTION
 from qwen3_codegen.ir.ops.definition import (
     Attribute,
@@ -12,6 +13,7 @@ from qwen3_codegen.ir.ops.definition import (
     Lowering,
     OpDef,
     OpRuleError,
+    OwnKernel,
     Role,
 )
 from qwen3_codegen.ir.ops.elementwise import ACTIVATION_OPS, ADD, MUL, SCALE, SWIGLU
@@ -32,7 +34,9 @@ __all__ = [
     "Lowering",
     "OpDef",
     "OpRuleError",
+    "OwnKernel",
     "Role",
+    "ops_of",
 ]
 
 OPS: Mapping[str, OpDef] = {
@@ -63,3 +67,8 @@ OPS: Mapping[str, OpDef] = {
 
 ATTENTION_OPS = frozenset({ATTENTION.name, ROTARY_ATTENTION.name})
 """Ops that append to a cache of keys and values, in roles ``k`` and ``v``."""
+
+
+def ops_of(graph: Graph) -> Mapping[str, OpDef]:
+    """Returns the op table of a graph: the built-in rows, then those of the user's own ops."""
+    return {**OPS, **graph.own_ops}

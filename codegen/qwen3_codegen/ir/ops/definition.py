@@ -139,6 +139,21 @@ def refused(reason: str) -> Lowering:
 
 ShapeRule: TypeAlias = Callable[[Shapes, Attributes], tuple[Shape, ...]]
 Reference: TypeAlias = Callable[[Arrays, Attributes, Step], Array | tuple[Array, ...]]
+KernelSizes: TypeAlias = Callable[[Shapes, Attributes], tuple[int, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnKernel:
+    """The native kernel of an op of the user's own: a class template in a C++ header."""
+
+    class_name: str
+    """In the namespace ``qwen3::native::own``."""
+    header: str
+    """Name of the file that defines it."""
+    texts: Mapping[str, str]
+    """The header and what it includes beside itself, by file name."""
+    sizes: KernelSizes
+    """Template arguments behind the element type, from the shapes of the inputs by role."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,6 +174,8 @@ class OpDef:
     lowerings: Mapping[str, Lowering]
     stateful: bool = False
     """Keeps something per sequence between steps (a cache)."""
+    kernel: OwnKernel | None = None
+    """Of an op of the user's own that the native lowering carries out."""
 
     def infer(
         self, inputs: Mapping[str, ValueType], attributes: Attributes

@@ -2,7 +2,8 @@
 
 from qwen3_codegen.plan.lowering import GraphLowering
 from qwen3_codegen.plan.native.lowerings import LOWERINGS, copy_value
+from qwen3_codegen.plan.native.own_ops import lower_own
 
-LOWERING = GraphLowering(name="native", ops=LOWERINGS, copy=copy_value)
+LOWERING = GraphLowering(name="native", ops=LOWERINGS, copy=copy_value, own=lower_own)
 
 __all__ = ["LOWERING"]
