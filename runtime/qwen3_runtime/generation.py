@@ -13,7 +13,7 @@ from qwen3_runtime.engine.batch import Engine
 from qwen3_runtime.engine.core import EngineCore, EngineRequest, TokenOutput
 from qwen3_runtime.engine.prefill import check_token_ids, prompt_list
 from qwen3_runtime.errors import RequestError
-from qwen3_runtime.generation_config import end_token_ids
+from qwen3_runtime.generation_config import all_end_token_ids
 from qwen3_runtime.sampling import SamplingParams
 from qwen3_runtime.text import IncrementalDetokenizer, StopChecker, Tokenizer
 
@@ -63,9 +63,7 @@ class Generator:
     def __init__(self, engine: Engine, tokenizer: Tokenizer | None, checkpoint: Checkpoint) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
-        self._end_token_ids = frozenset(end_token_ids(checkpoint))
-        if tokenizer is not None:
-            self._end_token_ids |= frozenset(tokenizer.eos_token_ids)
+        self._end_token_ids = all_end_token_ids(checkpoint, tokenizer)
         self._core = EngineCore(engine)
 
     def generate(

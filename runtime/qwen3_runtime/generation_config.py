@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qwen3_runtime.checkpoint.base import Checkpoint
 from qwen3_runtime.errors import CheckpointError, RequestError
 from qwen3_runtime.sampling.params import SamplingParams
 
-__all__ = ["default_sampling_params", "end_token_ids", "sampling_notes"]
+if TYPE_CHECKING:  # the tokenizer's module imports this one
+    from qwen3_runtime.text import Tokenizer
+
+__all__ = [
+    "all_end_token_ids",
+    "default_sampling_params",
+    "end_token_ids",
+    "sampling_notes",
+]
 
 _RECOMMENDED = (
     "temperature",
@@ -93,6 +101,16 @@ def end_token_ids(checkpoint: Checkpoint) -> tuple[int, ...]:
             )
         ids += values
     return tuple(dict.fromkeys(ids))
+
+
+def all_end_token_ids(checkpoint: Checkpoint, tokenizer: Tokenizer | None) -> frozenset[int]:
+    """Returns the end tokens that a checkpoint's files and its tokenizer name.
+
+    Raises:
+        CheckpointError: ``eos_token_id`` is neither a token id nor a list of them.
+    """
+    own = () if tokenizer is None else tokenizer.eos_token_ids
+    return frozenset((*end_token_ids(checkpoint), *own))
 
 
 def _place(checkpoint: Checkpoint) -> object:

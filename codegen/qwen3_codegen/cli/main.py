@@ -24,6 +24,7 @@ _COMMANDS = {
     "random": ("random_", "write a hard random checkpoint of a spec"),
     "generate": ("generate", "continue a prompt"),
     "chat": ("chat", "talk to a model in the terminal"),
+    "serve": ("serve", "serve a model over HTTP, as OpenAI's API"),
     "infinicore": ("infinicore", "install the InfiniCore library from the package index"),
     "doctor": ("doctor", "check this machine: compiler, processor, memory, InfiniCore, caches"),
     "cache": ("cache", "show or clear the folder of built engines"),
@@ -37,6 +38,7 @@ first steps:
   qwen3-codegen build --spec qwen3-1.7b --dev cpu          a readable engine in ./generated
   qwen3-codegen generate --model CHECKPOINT --prompt "Hello"
   qwen3-codegen chat --model CHECKPOINT
+  qwen3-codegen serve --model CHECKPOINT                   OpenAI's API on http://127.0.0.1:8000
 """
 
 EXIT_BAD_INPUT = 2

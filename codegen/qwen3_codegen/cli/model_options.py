@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from qwen3_codegen.cli.options import (
     add_override_options,
@@ -83,22 +83,7 @@ def open_model(args: argparse.Namespace, max_num_seqs: int) -> LLM:
     from qwen3_codegen.llm import LLM
 
     started = time.monotonic()
-    llm = LLM(
-        args.model,
-        dev=args.dev,
-        dtype=args.dtype or "auto",
-        max_num_seqs=max_num_seqs,
-        max_model_len=args.max_model_len,
-        engine=args.engine,
-        arch=args.arch,
-        overrides=parse_overrides(args.overrides),
-        ignore_config_keys=args.ignore_config_keys,
-        infinicore=args.infinicore,
-        infinicore_api=args.infinicore_api,
-        isa=args.isa,
-        lowering=args.lowering,
-        ops=args.ops,
-    )
+    llm = LLM(args.model, **model_arguments(args, max_num_seqs))
     for note in llm.notes:
         say(f"note: {note}")
     say(
@@ -106,6 +91,25 @@ def open_model(args: argparse.Namespace, max_num_seqs: int) -> LLM:
         f"context {llm.engine.max_model_len} tokens"
     )
     return llm
+
+
+def model_arguments(args: argparse.Namespace, max_num_seqs: int) -> dict[str, Any]:
+    """Returns the keyword arguments of ``LLM`` that the options stand for."""
+    return {
+        "dev": args.dev,
+        "dtype": args.dtype or "auto",
+        "max_num_seqs": max_num_seqs,
+        "max_model_len": args.max_model_len,
+        "engine": args.engine,
+        "arch": args.arch,
+        "overrides": parse_overrides(args.overrides),
+        "ignore_config_keys": args.ignore_config_keys,
+        "infinicore": args.infinicore,
+        "infinicore_api": args.infinicore_api,
+        "isa": args.isa,
+        "lowering": args.lowering,
+        "ops": args.ops,
+    }
 
 
 def require_tokenizer(model: str, hint: str) -> None:

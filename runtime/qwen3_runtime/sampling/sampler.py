@@ -173,11 +173,11 @@ class Sampler:
         changed = [row for row, draw in enumerate(draws) if not draw.is_plain]
         if not changed:
             return logits
-        rows = logits[changed]
+        rows: NDArray[np.float32] = logits[changed]
         self._adjust(rows, [draws[row] for row in changed])
         if len(changed) == len(draws):
             return rows
-        adjusted = logits.copy()
+        adjusted: NDArray[np.float32] = logits.copy()
         adjusted[changed] = rows
         return adjusted
 

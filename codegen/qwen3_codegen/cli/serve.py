@@ -1,0 +1,181 @@
+"""``qwen3-codegen serve``: a model behind OpenAI's HTTP API."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+
+from qwen3_codegen.cli.model_options import add_model_options, model_arguments
+from qwen3_codegen.cli.options import refuse_unavailable
+from qwen3_codegen.errors import CodegenError
+
+_EXAMPLES = """\
+examples:
+  qwen3-codegen serve --model CHECKPOINT
+  qwen3-codegen serve --model Qwen/Qwen3-1.7B --max-batch 8 --max-tokens 4096 --port 8080
+  qwen3-codegen serve --model CHECKPOINT --host 0.0.0.0 --api-key-file keys.txt
+
+The OpenAI clients use it with base_url="http://127.0.0.1:8000/v1". A chat page is at
+http://127.0.0.1:8000/. Ctrl-C or SIGTERM lets running answers end; a second one does not wait.
+"""
+_KEY_VARIABLE = "QWEN3_CODEGEN_API_KEY"
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command."""
+    parser = subparsers.add_parser(
+        "serve",
+        help="serve a model over HTTP, as OpenAI's API",
+        description="Serves one model over HTTP. Requests are batched continuously.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_model_options(parser)
+    _add_server_options(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
+    engine = parser.add_argument_group("batching")
+    engine.add_argument(
+        "--max-batch",
+        "--max-num-seqs",
+        dest="max_num_seqs",
+        type=int,
+        default=16,
+        metavar="N",
+        help="most answers in flight at once; further ones wait; default: 16",
+    )
+    engine.add_argument(
+        "--max-tokens",
+        dest="max_model_len",
+        type=int,
+        metavar="N",
+        help="the same as --max-model-len",
+    )
+    engine.add_argument(
+        "--max-queue", type=int, default=256, metavar="N", help="most that wait; default: 256"
+    )
+    server = parser.add_argument_group("server")
+    server.add_argument(
+        "--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1, this machine"
+    )
+    server.add_argument("--port", type=int, default=8000, help="default: 8000; 0 takes a free one")
+    server.add_argument(
+        "--served-model-name",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a further name requests may ask for; may be repeated",
+    )
+    server.add_argument(
+        "--api-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help=f"ask every client for this key; may be repeated. Others on this machine can see it "
+        f"here: ${_KEY_VARIABLE} or --api-key-file keep it to yourself",
+    )
+    server.add_argument(
+        "--api-key-file", type=Path, metavar="FILE", help="keys, one a line; # begins a comment"
+    )
+    server.add_argument(
+        "--allowed-origin",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="let pages of this origin call from a browser; * is any; may be repeated",
+    )
+    server.add_argument(
+        "--max-body-size", type=int, default=8 << 20, metavar="BYTES", help="default: 8 MiB"
+    )
+    server.add_argument(
+        "--request-timeout", type=float, default=600.0, metavar="SECONDS", help="default: 600"
+    )
+    server.add_argument(
+        "--no-thinking",
+        action="store_true",
+        help="pass enable_thinking=false to the chat template unless a request says otherwise",
+    )
+    server.add_argument(
+        "--chat-template-kwargs",
+        metavar="JSON",
+        help='what every chat template gets unless a request says otherwise: {"key": value}',
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serves until it is told to end."""
+    refuse_unavailable(args)
+    api_keys = _api_keys(args)
+    template_arguments = _template_arguments(args)
+    from qwen3_codegen.serving import prepare_model
+    from qwen3_runtime.server import ServerSettings, serve
+
+    prepared = prepare_model(
+        args.model, model_arguments(args, args.max_num_seqs), args.served_model_name
+    )
+    settings = ServerSettings(
+        model_names=prepared.names,
+        api_keys=api_keys,
+        allowed_origins=tuple(args.allowed_origin),
+        max_body_bytes=_positive("--max-body-size", args.max_body_size),
+        max_queue=_positive("--max-queue", args.max_queue),
+        request_seconds=_positive("--request-timeout", args.request_timeout),
+        template_arguments=template_arguments,
+        version=_version(),
+    )
+    chat = prepared.spec.chat
+    return serve(
+        prepared.loader,
+        settings,
+        host=args.host,
+        port=args.port,
+        tokenizer=prepared.tokenizer,
+        end_token_ids=prepared.end_token_ids,
+        default_params=prepared.default_params,
+        system_prompt=chat.system_prompt,
+        tool_format=chat.tool_format,
+        reasoning_format=chat.reasoning_format,
+    )
+
+
+def _api_keys(args: argparse.Namespace) -> frozenset[str]:
+    keys = [*args.api_key, os.environ.get(_KEY_VARIABLE, "")]
+    if args.api_key_file is not None:
+        lines = args.api_key_file.read_text(encoding="utf-8").splitlines()
+        found = [line.partition("#")[0].strip() for line in lines]
+        if not any(found):
+            raise CodegenError("there is no key in this file", where=args.api_key_file)
+        keys += found
+    return frozenset(key for key in keys if key)
+
+
+def _template_arguments(args: argparse.Namespace) -> dict[str, object]:
+    arguments: dict[str, object] = {}
+    if args.chat_template_kwargs is not None:
+        try:
+            arguments = json.loads(args.chat_template_kwargs)
+        except ValueError as error:
+            raise CodegenError("--chat-template-kwargs is no JSON", got=error) from None
+        if not isinstance(arguments, dict):
+            raise CodegenError("--chat-template-kwargs is no JSON object", got=arguments)
+    return {**({"enable_thinking": False} if args.no_thinking else {}), **arguments}
+
+
+def _positive(option: str, value: float) -> int:
+    if value <= 0:
+        raise CodegenError(f"{option} is out of range", got=value, expected="above 0")
+    return value  # type: ignore[return-value] # an int where the option is one
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("qwen3-codegen")
+    except PackageNotFoundError:
+        return "unknown"

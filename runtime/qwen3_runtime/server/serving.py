@@ -1,0 +1,226 @@
+"""Runs the server: a socket, uvicorn, a word when the model is ready, an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+
+from qwen3_runtime.errors import EngineError
+from qwen3_runtime.sampling import SamplingParams
+from qwen3_runtime.server.app import create_app
+from qwen3_runtime.server.model import ServedModel
+from qwen3_runtime.server.settings import ServerSettings
+from qwen3_runtime.serving import EngineClient, EngineLoader
+from qwen3_runtime.text import Tokenizer
+
+__all__ = ["serve"]
+
+_DRAIN_SECONDS = 30
+_EXIT_FAILED = 2
+
+
+def serve(
+    load: EngineLoader,
+    settings: ServerSettings,
+    *,
+    host: str,
+    port: int,
+    tokenizer: Tokenizer | None,
+    end_token_ids: frozenset[int],
+    default_params: SamplingParams,
+    system_prompt: str | None = None,
+    tool_format: str | None = None,
+    reasoning_format: str | None = None,
+) -> int:
+    """Serves until SIGTERM or Ctrl-C, and returns the exit code.
+
+    Args:
+        load: Loads the engine, in a process of its own.
+        settings: What the operator chose.
+        host: Address to listen at.
+        port: Port to listen at; 0 takes a free one.
+        tokenizer: The model's, None where prompts are token ids only.
+        end_token_ids: Tokens that end an answer.
+        default_params: What requests get that say nothing.
+        system_prompt: The model's own, for conversations without one.
+        tool_format: How the model writes tool calls.
+        reasoning_format: How the model writes thoughts.
+
+    Raises:
+        EngineError: The address cannot be listened at.
+    """
+    listener = _listen(host, port)
+    url = _url(host, listener.getsockname()[1])
+    client = EngineClient(load, max_queue=settings.max_queue, on_progress=_say)
+    model = ServedModel(
+        client=client,
+        settings=settings,
+        tokenizer=tokenizer,
+        end_token_ids=end_token_ids,
+        default_params=default_params,
+        system_prompt=system_prompt,
+        tool_format=tool_format,
+        reasoning_format=reasoning_format,
+    )
+    _log_to_stderr()
+    config = uvicorn.Config(
+        create_app(model),
+        log_config=None,
+        access_log=False,
+        timeout_graceful_shutdown=_DRAIN_SECONDS,
+        server_header=False,
+    )
+    server = _Server(config, model)
+    with listener:
+        return asyncio.run(_run(server, listener, model, url))
+
+
+class _Server(uvicorn.Server):
+    """Refuses new requests as soon as it is told to end; those in flight go on."""
+
+    def __init__(self, config: uvicorn.Config, model: ServedModel) -> None:
+        super().__init__(config)
+        self._model = model
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Called by a signal."""
+        if not self._model.is_draining:
+            status = self._model.client.status
+            _say(f"ending; {status.num_running + status.num_waiting} answers are on their way")
+        self._model.is_draining = True
+        super().handle_exit(sig, frame)
+
+
+async def _run(server: _Server, listener: socket.socket, model: ServedModel, url: str) -> int:
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    announcing = asyncio.create_task(_announce(server, model, url))
+    await serving
+    announcing.cancel()
+    results = await asyncio.gather(announcing, return_exceptions=True)
+    if results and isinstance(results[0], EngineError):
+        return _EXIT_FAILED
+    return 0
+
+
+async def _announce(server: _Server, model: ServedModel, url: str) -> None:
+    """Says when the model is ready; ends the server when it cannot be loaded."""
+    while not server.started:
+        await asyncio.sleep(0.02)
+    _say(f"{url} answers 503 until the model is loaded")
+    try:
+        await model.client.wait_until_loaded()
+    except EngineError as error:
+        if not model.is_draining:
+            print(f"error: {model.client.failure or error}", file=sys.stderr, flush=True)
+            server.should_exit = True
+        raise
+    _say(_welcome(model, url))
+
+
+def _welcome(model: ServedModel, url: str) -> str:
+    facts = model.facts
+    name = model.settings.model_names[0]
+    key = "-H 'Authorization: Bearer YOUR_KEY' " if model.settings.api_keys else ""
+    message = json.dumps({"model": name, "messages": [{"role": "user", "content": "Hello"}]})
+    client_key = "YOUR_KEY" if model.settings.api_keys else "none"
+    memory = f", {facts.kv_cache_bytes / 1e9:.2f} GB for keys and values"
+    lines = [
+        *(f"note: {note}" for note in facts.notes),
+        f"{name} is ready at {url}",
+        f"  context {facts.max_model_len} tokens, {facts.max_num_seqs} answers at once"
+        + (memory if facts.kv_cache_bytes else ""),
+        f"  names: {', '.join(model.settings.model_names)}",
+        "",
+        f"  curl {url}/v1/chat/completions {key}-H 'Content-Type: application/json' \\",
+        f"    -d '{message}'",
+        "",
+        "  from openai import OpenAI",
+        f'  client = OpenAI(base_url="{url}/v1", api_key="{client_key}")',
+        '  messages = [{"role": "user", "content": "Hello"}]',
+        f'  print(client.chat.completions.create(model="{name}", messages=messages))',
+    ]
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+
+
+# ---- the socket -----------------------------------------------------------------------------
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (socket.gaierror, OverflowError) as error:
+        raise EngineError(
+            "this is no address to listen at", got=f"{host}:{port}: {error}"
+        ) from None
+    family, kind, protocol, _, address = infos[0]
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+        listener.listen(2048)
+    except OSError as error:
+        listener.close()
+        if error.errno != errno.EADDRINUSE:
+            raise EngineError(
+                "this address cannot be listened at", got=f"{host}:{port}: {error.strerror}"
+            ) from None
+        raise EngineError(
+            f"port {port} is in use",
+            got=_holder(port) or "another program listens there",
+            hint=f"end it, or choose another port: --port {port + 1 if port < 65535 else 8000}",
+        ) from None
+    return listener
+
+
+def _url(host: str, port: int) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, host)
+    if ":" in shown and not shown.startswith("["):
+        shown = f"[{shown}]"
+    return f"http://{shown}:{port}"
+
+
+def _holder(port: int) -> str | None:
+    """Who listens at a port, as far as Linux lets us see."""
+    inodes = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            rows = Path(f"/proc/net/{table}").read_text(encoding="ascii").splitlines()[1:]
+        except OSError:
+            continue
+        fields = [row.split() for row in rows]
+        inodes |= {
+            row[9] for row in fields if row[3] == "0A" and int(row[1].split(":")[1], 16) == port
+        }
+    for process in Path("/proc").glob("[0-9]*"):
+        if any(f"socket:[{inode}]" in _open_files(process) for inode in inodes):
+            command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+            return f"process {process.name} listens there: {command[:120]}"
+    return None
+
+
+def _open_files(process: Path) -> Sequence[str]:
+    try:
+        return [os.readlink(entry) for entry in (process / "fd").iterdir()]
+    except OSError:
+        return []
