@@ -1,9 +1,9 @@
 // Speed of bfloat16 matrix products by step: widened to floats, and as this instruction set does
 // it.
 //
-// Absolute figures drift with the machine, so both take turns and the ratio of their best times is
-// printed. Time is the process's processor time over its threads, which what else runs lengthens
-// less than it does the clock's. Weights are [N, K] and read in place, as engines do.
+// Absolute figures drift with the machine and with what else runs, so both take turns and the ratio
+// of their best times is printed; `taskset -c 1` measures one thread, in processor time, which
+// other processes disturb less. Weights are [N, K] and read in place, as engines do.
 //
 //   c++ -std=c++17 -O3 -march=native -ffp-contract=off -Iruntime/cpp/kernels -pthread
 //       runtime/cpp/infinicore/bench/gemm_steps_bench.cpp -o bench
@@ -31,20 +31,21 @@ std::vector<Bf16> operand(std::size_t count) {
   return values;
 }
 
-double processor_time() {
-  timespec now;
-  clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-  return (static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec)) /
-         ThreadPool::instance().num_threads();
+// Processor time where one thread works, which other processes lengthen less; else the clock's.
+double now() {
+  timespec time;
+  const bool alone = ThreadPool::instance().num_threads() == 1;
+  clock_gettime(alone ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_MONOTONIC, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
 template <typename Step>
 double seconds(const GemmShape& shape, const Bf16* a, const Bf16* w, Bf16* c) {
   const auto k = static_cast<std::ptrdiff_t>(shape.k);
-  const double start = processor_time();
+  const double start = now();
   gemm<Bf16, Step>(shape, {a, 0, k, 1}, {w, 0, 1, k},
                    {c, 0, static_cast<std::ptrdiff_t>(shape.n), 1}, 1.0f, 0.0f);
-  return processor_time() - start;
+  return now() - start;
 }
 
 // Takes turns with all of `w`, one matrix after the other, so that weights come from memory where
