@@ -63,7 +63,8 @@ PackedRows<Step> pack_few_rows(const ProblemOf<Step>& problem, std::size_t batch
 // How far the NR columns after those from `col` on are, or 0 where there are not as many.
 template <std::size_t NR, typename T>
 std::ptrdiff_t distance_to_next(const Problem<T>& problem, std::size_t col) {
-  return col + 2 * NR <= problem.shape.n ? NR * problem.w.row_stride : 0;
+  return col + 2 * NR <= problem.shape.n ? static_cast<std::ptrdiff_t>(NR) * problem.w.row_stride
+                                         : 0;
 }
 
 // All rows times NR columns from `col` on, columns contiguous in k.
