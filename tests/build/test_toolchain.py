@@ -93,6 +93,9 @@ def test_portable_asks_for_nothing():
 def test_named_levels():
     assert instruction_set("avx2").flags == ("-march=x86-64-v3",)
     assert set(instruction_set("avx2").features) < set(instruction_set("avx512").features)
+    bf16 = instruction_set("avx512-bf16")
+    assert bf16.flags == ("-march=x86-64-v4", "-mavx512bf16")
+    assert set(bf16.features) - set(instruction_set("avx512").features) == {"avx512_bf16"}
 
 
 def test_an_unknown_instruction_set():

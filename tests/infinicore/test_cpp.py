@@ -32,6 +32,7 @@ def isas() -> list:
     if IS_X86:
         sets["avx2"] = ("-march=x86-64-v3", {"avx2", "fma", "f16c"})
         sets["avx512"] = ("-march=x86-64-v4", {"avx512f", "avx512bw", "avx512vl", "avx512dq"})
+        sets["avx512-bf16"] = ("-march=x86-64-v4 -mavx512bf16", {"avx512_bf16"})
     return [
         pytest.param(
             name,

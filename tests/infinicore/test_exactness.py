@@ -139,8 +139,10 @@ def test_sums_of_halves_are_rounded_to_nearest_even(library, dtype, seed):
     assert np.isnan(out.astype(np.float32)[nan]).all()
 
 
-def test_products_keep_infinities_and_nans(library):
-    a = np.array([[1, np.inf], [0, 1]], np.float32)
-    b = np.array([[1, np.nan], [2, 1]], np.float32)
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_products_keep_infinities_and_nans(library, dtype):
+    a = np.array([[1, np.inf], [0, 1]], DTYPES[dtype])
+    b = np.array([[1, np.nan], [2, 1]], DTYPES[dtype])
     with np.errstate(invalid="ignore"):
-        np.testing.assert_array_equal(product(library, a, b, "f32"), a @ b)
+        expected = a.astype(np.float32) @ b.astype(np.float32)
+    np.testing.assert_array_equal(product(library, a, b, dtype).astype(np.float32), expected)

@@ -46,10 +46,10 @@ class Toolchain:
 
 _X86_V3 = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
 _X86_V4 = (*_X86_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+_X86_V4_BF16 = (*_X86_V4, "avx512_bf16")
 _NATIVE_FEATURES = (
-    *_X86_V4,
+    *_X86_V4_BF16,
     "avx512_vnni",
-    "avx512_bf16",
     "avx512_fp16",
     "avx_vnni",
     "amx_tile",
@@ -63,7 +63,7 @@ def instruction_set(name: str) -> InstructionSet:
 
     Args:
         name: ``native`` (this CPU's features), ``portable`` (any CPU of this architecture),
-            ``avx2`` or ``avx512``.
+            ``avx2``, ``avx512``, or ``avx512-bf16``, which multiplies bfloat16 without widening it.
 
     Raises:
         BuildError: The name is unknown or belongs to another architecture.
@@ -75,6 +75,9 @@ def instruction_set(name: str) -> InstructionSet:
     if platform.machine() in ("x86_64", "AMD64"):
         sets["avx2"] = InstructionSet("avx2", ("-march=x86-64-v3",), _X86_V3)
         sets["avx512"] = InstructionSet("avx512", ("-march=x86-64-v4",), _X86_V4)
+        sets["avx512-bf16"] = InstructionSet(
+            "avx512-bf16", ("-march=x86-64-v4", "-mavx512bf16"), _X86_V4_BF16
+        )
     if name not in sets:
         raise BuildError(
             f"unknown instruction set '{name}'",

@@ -74,7 +74,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         "--isa",
         default="native",
         metavar="SET",
-        help="native (default), portable, avx2 or avx512",
+        help="native (default), portable, avx2, avx512 or avx512-bf16",
     )
     parser.add_argument(
         "--lowering",

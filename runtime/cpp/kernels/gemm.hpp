@@ -33,7 +33,7 @@ void run_empty_sum(const Problem<T>& problem) {
 //
 // Args:
 //   a: [batch, m, k]; b: [batch, k, n]; c: [batch, m, n], which overlaps neither.
-template <typename T>
+template <typename T, typename Step = typename StepFor<T>::Type>
 void gemm(const GemmShape& shape, Matrices<const T> a, Matrices<const T> b, Matrices<T> c,
           float alpha, float beta) {
   if (shape.batch == 0 || shape.m == 0 || shape.n == 0) {
@@ -50,9 +50,9 @@ void gemm(const GemmShape& shape, Matrices<const T> a, Matrices<const T> b, Matr
   if (shape.k == 0) {
     gemm_detail::run_empty_sum(problem);
   } else if (problem.shape.m <= gemm_detail::kFewRows && readable_in_place) {
-    gemm_detail::run_few_rows(problem);
+    gemm_detail::run_few_rows<Step>(problem);
   } else {
-    gemm_detail::run_many_rows(problem);
+    gemm_detail::run_many_rows<Step>(problem);
   }
 }
 

@@ -1,4 +1,4 @@
-// Matrix products with many rows: both operands are packed to floats in cache-sized blocks.
+// Matrix products with many rows: both operands are packed in cache-sized blocks.
 #pragma once
 
 #include <algorithm>
@@ -10,17 +10,25 @@
 
 namespace qwen3::kernels::gemm_detail {
 
-// One chunk of k of a block of rows and of a block of columns fill half of a 1 MiB second-level
-// cache; a panel of columns and a tile of rows stay in the first level.
-inline constexpr std::size_t kRowBlock = 144;
-inline constexpr std::size_t kColumnBlock = 96;
-static_assert(kRowBlock % kTileRows == 0 && kColumnBlock % kTileCols == 0);
+// One chunk of k of a block of rows and of a block of columns fill two thirds of a 1 MiB
+// second-level cache; a panel of columns and a tile of rows stay in the first level. Columns are
+// packed anew for every block of rows, so these are many.
+inline constexpr std::size_t kRowBlock = 256;
+inline constexpr std::size_t kColumnBlock = 48;
+static_assert(kColumnBlock % kTileCols == 0);
 
-// Position of one block of the result.
-struct BlockPosition {
+// Rows of a block where `m` rows make as few and as equal ones as they can.
+inline std::size_t rows_per_block(std::size_t m) {
+  const std::size_t blocks = (m + kRowBlock - 1) / kRowBlock;
+  return round_up((m + blocks - 1) / blocks, kTileRows);
+}
+
+// Position of one block of the result, and how many rows it has.
+struct Block {
   std::size_t batch;
   std::size_t row;
   std::size_t col;
+  std::size_t rows;
 };
 
 // Asks for memory that will be packed next, a little with each tile, so that it arrives while the
@@ -67,87 +75,103 @@ class Prefetcher {
 };
 
 // Packs a block of rows for all of k: chunk after chunk, tile after tile.
-template <typename T>
-const float* pack_row_block(const Problem<T>& problem, const BlockPosition& at) {
+template <typename Step>
+const Lane* pack_row_block(const ProblemOf<Step>& problem, const Block& at) {
   const std::size_t k = problem.shape.k;
-  const std::size_t count = std::min(kRowBlock, problem.shape.m - at.row);
-  const std::size_t rows = round_up(count, kTileRows);
-  float* packed = Buffers::own().x.reserve(rows * round_up(k, kBlock));
-  for (std::size_t start = 0; start < k; start += kChunk) {
-    pack_panels(problem.x_rows(at.batch), at.row, count, kTileRows, start,
-                std::min(kChunk, k - start), packed + rows * start);
+  const std::size_t rows = round_up(at.rows, kTileRows);
+  Lane* packed = Buffers::own().x.template reserve<Lane>(rows * packed_lanes<Step>(k));
+  for (std::size_t start = 0; start < k; start += Step::kChunk) {
+    pack_panels<Step>(problem.x_rows(at.batch), at.row, at.rows, kTileRows, start,
+                      std::min(Step::kChunk, k - start), packed + rows * packed_lanes<Step>(start));
   }
   return packed;
 }
 
-// Adds the products of one packed chunk of k to totals[row][kColumnBlock].
-inline void multiply_chunk(const float* x, std::size_t rows, const float* w, std::size_t cols,
-                           std::size_t padded, bool first, Prefetcher next, float* totals) {
+// The sums of one tile.
+using Tile = float[kTileRows * kTileCols];
+
+// Adds the products of one packed chunk of k to a block's tiles, which follow each other down the
+// rows.
+template <typename Step>
+void multiply_chunk(const Lane* x, std::size_t rows, const Lane* w, std::size_t cols,
+                    std::size_t row_lanes, bool first, Prefetcher next, Tile* tiles) {
   for (std::size_t col = 0; col < cols; col += kTileCols) {
     for (std::size_t row = 0; row < rows; row += kTileRows) {
-      float sums[kTileRows * kTileCols];
-      multiply_packed<kTileRows, kTileCols>(x + row * padded, w + col * padded, padded / kLanes,
-                                            sums);
+      Tile sums;
+      multiply_packed<Step, kTileRows, kTileCols>(x + row * row_lanes, w + col * row_lanes,
+                                                  row_lanes / kLanes, sums);
       next.step();
-      for (std::size_t r = 0; r < kTileRows; ++r) {
-        accumulate(sums + r * kTileCols, kTileCols, first, totals + (row + r) * kColumnBlock + col);
-      }
+      accumulate(sums, kTileRows * kTileCols, first, *tiles++);
     }
+  }
+}
+
+// Writes a finished block; a column of tiles is `tile_rows` tiles.
+template <typename T>
+void write_block(const Problem<T>& problem, const Block& at, std::size_t cols,
+                 std::size_t tile_rows, const Tile* tiles) {
+  for (std::size_t row = 0; row < at.rows; ++row) {
+    float totals[kColumnBlock];
+    for (std::size_t col = 0; col < cols; col += kTileCols) {
+      const Tile& tile = tiles[col / kTileCols * tile_rows + row / kTileRows];
+      std::copy_n(tile + row % kTileRows * kTileCols, kTileCols, totals + col);
+    }
+    problem.write(at.batch, at.row + row, at.col, totals, cols);
   }
 }
 
 // What is to be packed after the chunk of k at `start` of this block: the next chunk, or the first
 // one of the block to the right.
-template <typename T>
-Prefetcher after(const Problem<T>& problem, const BlockPosition& at, std::size_t start,
+template <typename Step>
+Prefetcher after(const ProblemOf<Step>& problem, const Block& at, std::size_t start,
                  std::size_t tiles) {
   const auto [unused, m, n, k] = problem.shape;
-  const bool last = start + kChunk >= k;
+  const bool last = start + Step::kChunk >= k;
   const std::size_t col = std::min(n, last ? at.col + kColumnBlock : at.col);
-  const std::size_t next = last ? 0 : start + kChunk;
-  return {problem.w_rows(at.batch),   col,  std::min(kColumnBlock, n - col), next,
-          std::min(kChunk, k - next), tiles};
+  const std::size_t next = last ? 0 : start + Step::kChunk;
+  return {problem.w_rows(at.batch),         col,  std::min(kColumnBlock, n - col), next,
+          std::min(Step::kChunk, k - next), tiles};
 }
 
-template <typename T>
-void multiply_block(const Problem<T>& problem, const BlockPosition& at, const float* x) {
+template <typename Step>
+void multiply_block(const ProblemOf<Step>& problem, const Block& at, const Lane* x) {
   const auto [unused, m, n, k] = problem.shape;
-  const std::size_t count = std::min(kRowBlock, m - at.row);
-  const std::size_t rows = round_up(count, kTileRows);
+  const std::size_t rows = round_up(at.rows, kTileRows);
   const std::size_t cols = std::min(kColumnBlock, n - at.col);
-  const std::size_t tiles = rows / kTileRows * (round_up(cols, kTileCols) / kTileCols);
+  const std::size_t count = rows / kTileRows * (round_up(cols, kTileCols) / kTileCols);
   Buffers& buffers = Buffers::own();
-  float* w = buffers.w.reserve(kColumnBlock * kChunk);
-  float* totals = buffers.totals.reserve(kRowBlock * kColumnBlock);
-  for (std::size_t start = 0; start < k; start += kChunk) {
-    const std::size_t length = std::min(kChunk, k - start);
-    pack_panels(problem.w_rows(at.batch), at.col, cols, kTileCols, start, length, w);
-    multiply_chunk(x + rows * start, rows, w, cols, round_up(length, kBlock), start == 0,
-                   after(problem, at, start, tiles), totals);
+  Lane* w = buffers.w.template reserve<Lane>(kColumnBlock * packed_lanes<Step>(Step::kChunk));
+  Tile* tiles = buffers.totals.template reserve<Tile>(count);
+  for (std::size_t start = 0; start < k; start += Step::kChunk) {
+    const std::size_t length = std::min(Step::kChunk, k - start);
+    pack_panels<Step>(problem.w_rows(at.batch), at.col, cols, kTileCols, start, length, w);
+    multiply_chunk<Step>(x + rows * packed_lanes<Step>(start), rows, w, cols,
+                         packed_lanes<Step>(length), start == 0,
+                         after<Step>(problem, at, start, count), tiles);
   }
-  for (std::size_t row = 0; row < count; ++row) {
-    problem.write(at.batch, at.row + row, at.col, totals + row * kColumnBlock, cols);
-  }
+  write_block(problem, at, cols, rows / kTileRows, tiles);
 }
 
 // Takes any strides.
-template <typename T>
-void run_many_rows(const Problem<T>& problem) {
+template <typename Step>
+void run_many_rows(const ProblemOf<Step>& problem) {
   const auto [batch, m, n, k] = problem.shape;
-  const std::size_t row_blocks = (m + kRowBlock - 1) / kRowBlock;
+  const std::size_t block_rows = rows_per_block(m);
+  const std::size_t row_blocks = (m + block_rows - 1) / block_rows;
   const std::size_t col_blocks = (n + kColumnBlock - 1) / kColumnBlock;
-  const std::size_t work = std::min(m, kRowBlock) * std::min(n, kColumnBlock) * k;
+  const std::size_t work = block_rows * std::min(n, kColumnBlock) * k;
   parallel_for(batch * row_blocks * col_blocks, kThreadWork / work + 1,
                [&](std::size_t begin, std::size_t end) {
-                 const float* x = nullptr;
+                 const Lane* x = nullptr;
                  for (std::size_t task = begin; task < end; ++task) {
                    const std::size_t block = task / col_blocks;
-                   const BlockPosition at{block / row_blocks, block % row_blocks * kRowBlock,
-                                          task % col_blocks * kColumnBlock};
+                   const std::size_t row = block % row_blocks * block_rows;
+                   const Block at{block / row_blocks, row, task % col_blocks * kColumnBlock,
+                                  std::min(block_rows, problem.shape.m - row)};
                    if (x == nullptr || task % col_blocks == 0) {
-                     x = pack_row_block(problem, at);
+                     x = pack_row_block<Step>(problem, at);
                    }
-                   multiply_block(problem, at, x);
+                   multiply_block<Step>(problem, at, x);
                  }
                });
 }

@@ -1,63 +1,29 @@
 // The one order in which every matrix product here sums over k, and the packing that follows it.
 //
-// A dot product is cut into chunks of kChunk elements. Within a chunk, each element belongs to one
-// of kLanes partial sums, which add their products in ascending k; simd::sum then adds the lanes.
-// Chunk totals are added in ascending order. All of this depends on K, the element type and the
-// instruction set only, so a row of the result has the same bits whatever rows, batches or threads
-// share the call.
+// A dot product is cut into chunks of Step::kChunk elements. Within a chunk, each element belongs
+// to one of kLanes partial sums, which take their products in ascending k; simd::sum then adds the
+// lanes. Chunk totals are added in ascending order. All of this depends on K, the element type and
+// the instruction set only, so a row of the result has the same bits whatever rows, batches or
+// threads share the call.
 #pragma once
 
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
-#include <type_traits>
 
-#include "simd.hpp"
+#include "gemm_steps.hpp"
 
 namespace qwen3::kernels {
-
-inline constexpr std::size_t kLanes = simd::kLanes;
-// Elements are taken in blocks of two vectors: that is one load of 16-bit elements.
-inline constexpr std::size_t kBlock = 2 * kLanes;
-inline constexpr std::size_t kChunk = 512;
-static_assert(kChunk % kBlock == 0);
 
 inline std::size_t round_up(std::size_t value, std::size_t unit) {
   return (value + unit - 1) / unit * unit;
 }
 
-// Position inside its block of the element in slot `slot` of the block's two vectors. A bfloat16
-// block falls apart into even and odd elements, because a mask and a shift then make floats of
-// them; other types stay in order.
-template <typename T>
-constexpr std::size_t element_at(std::size_t slot) {
-  if constexpr (std::is_same_v<T, Bf16>) {
-    return slot < kLanes ? 2 * slot : 2 * (slot - kLanes) + 1;
-  } else {
-    return slot;
-  }
-}
-
-// The two vectors of kBlock contiguous elements.
-template <typename T>
-void load_block(const T* source, simd::F32& first, simd::F32& second) {
-  if constexpr (std::is_same_v<T, Bf16>) {
-    simd::U32 pairs;
-    std::memcpy(&pairs, source, sizeof pairs);
-    first = reinterpret_cast<simd::F32>(pairs << 16);
-    second = reinterpret_cast<simd::F32>(pairs & 0xffff0000u);
-  } else {
-    first = simd::load(source);
-    second = simd::load(source + kLanes);
-  }
-}
-
-// As load_block for a last block of `count` elements; missing ones are 0.
-template <typename T>
-void load_last_block(const T* source, std::size_t count, simd::F32& first, simd::F32& second) {
-  T elements[kBlock] = {};
-  std::memcpy(elements, source, count * sizeof(T));
-  load_block(elements, first, second);
+// Lanes that `length` elements of one row are packed into.
+template <typename Step>
+std::size_t packed_lanes(std::size_t length) {
+  static_assert(Step::kChunk % Step::kBlock == 0);
+  return (length + Step::kBlock - 1) / Step::kBlock * (Step::kVectors * kLanes);
 }
 
 // A [rows, k] operand; strides count elements.
@@ -75,71 +41,84 @@ struct Rows {
 
 namespace gemm_detail {
 
-// Packs `count` <= kBlock elements from k on of one row into its two vectors.
-template <typename T>
-void pack_row_block(const Rows<T>& source, std::size_t row, std::size_t k, std::size_t count,
-                    float* first, float* second) {
-  simd::F32 low;
-  simd::F32 high;
+// As Step::load for a last block of `count` elements; missing ones are 0.
+template <typename Step>
+void load_last(const typename Step::Element* source, std::size_t count, simd::U32* vectors) {
+  typename Step::Element elements[Step::kBlock] = {};
+  std::memcpy(elements, source, count * sizeof *elements);
+  Step::load(elements, vectors);
+}
+
+// Stores a block's vectors where they belong in a panel of `width` rows.
+template <typename Step>
+void store_block(const simd::U32* vectors, std::size_t width, Lane* target) {
+  for (std::size_t v = 0; v < Step::kVectors; ++v) {
+    simd::store(target + v * width * kLanes, vectors[v]);
+  }
+}
+
+// Packs `count` <= Step::kBlock elements from k on of one row.
+template <typename Step>
+void pack_last(const Rows<typename Step::Element>& source, std::size_t row, std::size_t k,
+               std::size_t count, std::size_t width, Lane* target) {
+  simd::U32 vectors[Step::kVectors];
   if (source.k_stride == 1) {
-    load_last_block(source.at(row, k), count, low, high);
+    load_last<Step>(source.at(row, k), count, vectors);
   } else {
-    T elements[kBlock] = {};
+    typename Step::Element elements[Step::kBlock];
     for (std::size_t i = 0; i < count; ++i) {
       elements[i] = *source.at(row, k + i);
     }
-    load_block(elements, low, high);
+    load_last<Step>(elements, count, vectors);
   }
-  simd::store(first, low);
-  simd::store(second, high);
+  store_block<Step>(vectors, width, target);
 }
 
 // Packs one panel of `count` <= width rows; absent rows become 0.
-template <typename T>
-void pack_panel(const Rows<T>& source, std::size_t row, std::size_t count, std::size_t width,
-                std::size_t k, std::size_t length, float* target) {
-  const std::size_t second = width * kLanes;
+template <typename Step>
+void pack_panel(const Rows<typename Step::Element>& source, std::size_t row, std::size_t count,
+                std::size_t width, std::size_t k, std::size_t length, Lane* target) {
+  const std::size_t block_size = Step::kVectors * width * kLanes;
   for (std::size_t r = 0; r < count; ++r) {
-    float* own = target + r * kLanes;
+    Lane* own = target + r * kLanes;
     std::size_t done = 0;
     if (source.k_stride == 1) {
-      const T* elements = source.at(row + r, k);
-      for (; done + kBlock <= length; done += kBlock) {
-        simd::F32 low;
-        simd::F32 high;
-        load_block(elements + done, low, high);
-        simd::store(own + done * width, low);
-        simd::store(own + done * width + second, high);
+      const auto* elements = source.at(row + r, k);
+      for (; done + Step::kBlock <= length; done += Step::kBlock, own += block_size) {
+        simd::U32 vectors[Step::kVectors];
+        Step::load(elements + done, vectors);
+        store_block<Step>(vectors, width, own);
       }
     }
-    for (; done < length; done += kBlock) {
-      float* block = own + done * width;
-      pack_row_block(source, row + r, k + done, std::min(kBlock, length - done), block,
-                     block + second);
+    for (; done < length; done += Step::kBlock, own += block_size) {
+      pack_last<Step>(source, row + r, k + done, std::min(Step::kBlock, length - done), width, own);
     }
   }
+  const simd::U32 zeros[Step::kVectors] = {};
   for (std::size_t r = count; r < width; ++r) {
-    for (std::size_t done = 0; done < length; done += kBlock) {
-      simd::store(target + r * kLanes + done * width, simd::F32{});
-      simd::store(target + r * kLanes + done * width + second, simd::F32{});
+    Lane* own = target + r * kLanes;
+    for (std::size_t done = 0; done < length; done += Step::kBlock, own += block_size) {
+      store_block<Step>(zeros, width, own);
     }
   }
 }
 
 // Packs the kLanes rows from `row` on, which lie side by side in memory (row_stride 1), for the
 // whole blocks of `length`. slots[i] is where row i's first vector goes.
-template <typename T>
-void pack_side_by_side(const Rows<T>& source, std::size_t row, std::size_t width, std::size_t k,
-                       std::size_t length, float* const* slots) {
-  for (std::size_t done = 0; done + kBlock <= length; done += kBlock) {
-    for (std::size_t half = 0; half < 2; ++half) {
+template <typename Step>
+void pack_side_by_side(const Rows<typename Step::Element>& source, std::size_t row,
+                       std::size_t width, std::size_t k, std::size_t length, Lane* const* slots) {
+  for (std::size_t done = 0; done + Step::kBlock <= length; done += Step::kBlock) {
+    for (std::size_t v = 0; v < Step::kVectors; ++v) {
       simd::F32 tile[kLanes];
       for (std::size_t i = 0; i < kLanes; ++i) {
-        tile[i] = simd::load(source.at(row, k + done + element_at<T>(half * kLanes + i)));
+        tile[i] = reinterpret_cast<simd::F32>(
+            Step::across(source.at(row, k + done), source.k_stride, v * kLanes + i));
       }
       simd::transpose(tile);
+      const std::size_t offset = (packed_lanes<Step>(done) + v * kLanes) * width;
       for (std::size_t i = 0; i < kLanes; ++i) {
-        simd::store(slots[i] + (done + half * kLanes) * width, tile[i]);
+        simd::store(slots[i] + offset, reinterpret_cast<simd::U32>(tile[i]));
       }
     }
   }
@@ -150,22 +129,22 @@ void pack_side_by_side(const Rows<T>& source, std::size_t row, std::size_t width
 // Packs elements [k, k + length) of `count` rows from `row` on into panels of `width` rows.
 //
 // A panel is [vector of k][width][lane], zero padded to whole blocks and to `width` rows; `target`
-// holds round_up(count, width) * round_up(length, kBlock) floats.
-template <typename T>
-void pack_panels(const Rows<T>& source, std::size_t row, std::size_t count, std::size_t width,
-                 std::size_t k, std::size_t length, float* target) {
-  const std::size_t panel_size = width * round_up(length, kBlock);
+// holds round_up(count, width) * packed_lanes<Step>(length) lanes.
+template <typename Step>
+void pack_panels(const Rows<typename Step::Element>& source, std::size_t row, std::size_t count,
+                 std::size_t width, std::size_t k, std::size_t length, Lane* target) {
+  const std::size_t panel_size = width * packed_lanes<Step>(length);
   std::size_t ready = 0;    // rows whose whole blocks are packed
   std::size_t ready_k = 0;  // and how far
   if (source.row_stride == 1 && source.k_stride != 1) {
-    ready_k = length / kBlock * kBlock;
+    ready_k = length / Step::kBlock * Step::kBlock;
     for (; ready + kLanes <= count; ready += kLanes) {
-      float* slots[kLanes];
+      Lane* slots[kLanes];
       for (std::size_t i = 0; i < kLanes; ++i) {
         const std::size_t r = ready + i;
         slots[i] = target + r / width * panel_size + r % width * kLanes;
       }
-      gemm_detail::pack_side_by_side(source, row + ready, width, k, length, slots);
+      gemm_detail::pack_side_by_side<Step>(source, row + ready, width, k, length, slots);
     }
   }
   // What is left: everything, or the last rows and the last block of k.
@@ -173,8 +152,8 @@ void pack_panels(const Rows<T>& source, std::size_t row, std::size_t count, std:
     const std::size_t first = panel * width;
     const std::size_t present = std::min(width, count - first);
     const std::size_t start = first + present <= ready ? ready_k : 0;
-    gemm_detail::pack_panel(source, row + first, present, width, k + start, length - start,
-                            target + panel * panel_size + start * width);
+    gemm_detail::pack_panel<Step>(source, row + first, present, width, k + start, length - start,
+                                  target + panel * panel_size + packed_lanes<Step>(start) * width);
   }
 }
 

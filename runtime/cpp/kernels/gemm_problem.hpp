@@ -70,6 +70,9 @@ struct Problem {
   }
 };
 
+template <typename Step>
+using ProblemOf = Problem<typename Step::Element>;
+
 // Buffers of one thread; they live as long as it does.
 struct Buffers {
   Scratch x;

@@ -33,7 +33,12 @@ namespace qwen3::kernels::simd {
 #if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512DQ__)
 #define QWEN3_SIMD_AVX512 1
 inline constexpr int kLanes = 16;
+#if defined(__AVX512BF16__)
+#define QWEN3_SIMD_AVX512_BF16 1
+inline constexpr const char* kInstructionSet = "avx512-bf16";
+#else
 inline constexpr const char* kInstructionSet = "avx512";
+#endif
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #define QWEN3_SIMD_AVX2 1
 inline constexpr int kLanes = 8;
@@ -65,6 +70,14 @@ inline F32 fma(F32 a, F32 b, F32 c) {
   return a * b + c;
 #endif
 }
+
+#if defined(QWEN3_SIMD_AVX512_BF16)
+// c plus the products of a lane's two bfloat16 numbers: first those in the upper halves, then those
+// in the lower ones. Each step rounds to nearest even; subnormals in and out of it count as 0.
+inline F32 dot_pairs(U32 a, U32 b, F32 c) {
+  return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
+}
+#endif
 
 // NaN in either operand yields b, as maxps does.
 inline F32 max(F32 a, F32 b) {
@@ -99,6 +112,12 @@ inline F32 load(const Bf16* source) {
   return reinterpret_cast<F32>(__builtin_convertvector(bits, U32) << 16);
 }
 
+inline U32 load(const std::uint32_t* source) {
+  U32 value;
+  std::memcpy(&value, source, sizeof value);
+  return value;
+}
+
 inline F32 load(const F16* source) {
 #if defined(QWEN3_SIMD_AVX512)
   return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));
@@ -116,6 +135,8 @@ inline F32 load(const F16* source) {
 }
 
 inline void store(float* target, F32 value) { std::memcpy(target, &value, sizeof value); }
+
+inline void store(std::uint32_t* target, U32 value) { std::memcpy(target, &value, sizeof value); }
 
 inline void store(Bf16* target, F32 value) {
   const U32 bits = reinterpret_cast<U32>(value);

@@ -1,0 +1,109 @@
+// How a matrix product multiplies: what the lanes of a packed operand hold, and the step that adds
+// their products to sums.
+//
+// A packed operand is made of vectors of 32-bit lanes. A step cuts k into blocks of kBlock elements
+// and packs each into kVectors vectors; the functions that pack, tile and thread know no more of
+// it. A step has
+//
+//   kChunk            elements of k that are summed in registers before the lanes are added up
+//   load              packs a block of contiguous elements
+//   across            packs for kLanes neighbouring rows: lane `slot` of the block of each
+//   multiply_add      sums + x * w, lane by lane
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <type_traits>
+
+#include "simd.hpp"
+
+namespace qwen3::kernels {
+
+inline constexpr std::size_t kLanes = simd::kLanes;
+
+using Lane = std::uint32_t;
+
+// One float in a lane, multiplied by fused multiply-adds; 16-bit elements are widened.
+template <typename T>
+struct FloatStep {
+  using Element = T;
+  // That is one load of 16-bit elements.
+  static constexpr std::size_t kBlock = 2 * kLanes;
+  static constexpr std::size_t kVectors = 2;
+  static constexpr std::size_t kChunk = 512;
+
+  // A bfloat16 block falls apart into even and odd elements, because a mask and a shift then make
+  // floats of them; other types stay in order.
+  static constexpr std::size_t element_at(std::size_t slot) {
+    if constexpr (std::is_same_v<T, Bf16>) {
+      return slot < kLanes ? 2 * slot : 2 * (slot - kLanes) + 1;
+    } else {
+      return slot;
+    }
+  }
+
+  static void load(const T* source, simd::U32* vectors) {
+    if constexpr (std::is_same_v<T, Bf16>) {
+      simd::U32 pairs;
+      std::memcpy(&pairs, source, sizeof pairs);
+      vectors[0] = pairs << 16;
+      vectors[1] = pairs & 0xffff0000u;
+    } else {
+      vectors[0] = reinterpret_cast<simd::U32>(simd::load(source));
+      vectors[1] = reinterpret_cast<simd::U32>(simd::load(source + kLanes));
+    }
+  }
+
+  static simd::U32 across(const T* source, std::ptrdiff_t k_stride, std::size_t slot) {
+    const auto k = static_cast<std::ptrdiff_t>(element_at(slot));
+    return reinterpret_cast<simd::U32>(simd::load(source + k * k_stride));
+  }
+
+  static simd::F32 multiply_add(simd::U32 x, simd::U32 w, simd::F32 sums) {
+    return simd::fma(reinterpret_cast<simd::F32>(x), reinterpret_cast<simd::F32>(w), sums);
+  }
+};
+
+#if defined(QWEN3_SIMD_AVX512_BF16)
+// Two neighbouring bfloat16 elements in a lane, as they lie in memory, multiplied by vdpbf16ps.
+struct Bf16PairStep {
+  using Element = Bf16;
+  static constexpr std::size_t kBlock = 2 * kLanes;
+  static constexpr std::size_t kVectors = 1;
+  // Longer than with floats: adding up the lanes costs as much, multiplying half as much.
+  static constexpr std::size_t kChunk = 1024;
+
+  static void load(const Bf16* source, simd::U32* vectors) {
+    std::memcpy(vectors, source, sizeof *vectors);
+  }
+
+  static simd::U32 across(const Bf16* source, std::ptrdiff_t k_stride, std::size_t slot) {
+    const Bf16* even = source + 2 * static_cast<std::ptrdiff_t>(slot) * k_stride;
+    simd::U16 low;
+    simd::U16 high;
+    std::memcpy(&low, even, sizeof low);
+    std::memcpy(&high, even + k_stride, sizeof high);
+    return __builtin_convertvector(low, simd::U32) | __builtin_convertvector(high, simd::U32) << 16;
+  }
+
+  static simd::F32 multiply_add(simd::U32 x, simd::U32 w, simd::F32 sums) {
+    return simd::dot_pairs(x, w, sums);
+  }
+};
+#endif
+
+// The step for products of T with T on this instruction set.
+template <typename T>
+struct StepFor {
+  using Type = FloatStep<T>;
+};
+
+#if defined(QWEN3_SIMD_AVX512_BF16)
+template <>
+struct StepFor<Bf16> {
+  using Type = Bf16PairStep;
+};
+#endif
+
+}  // namespace qwen3::kernels
