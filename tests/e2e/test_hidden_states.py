@@ -67,7 +67,11 @@ def test_in_several_steps_beside_generation(reference, open_llm):
 
 
 @pytest.mark.compile
-def test_the_second_engine_is_made_once_and_said(reference, open_llm, monkeypatch, tmp_path, capfd):
+def test_the_second_engine_is_made_once_and_said(
+    reference, open_llm, engine_cache, monkeypatch, tmp_path, capfd
+):
+    open_llm(reference("qwen2").path, lowering="native")  # makes the runtime, which is kept
+    (tmp_path / "runtime").symlink_to(engine_cache / "runtime")
     monkeypatch.setenv("QWEN3_CODEGEN_CACHE", str(tmp_path))
     llm = open_llm(reference("qwen2").path, lowering="native")
     assert "shows its values" not in capfd.readouterr().err
