@@ -9,8 +9,8 @@ from typing import Any
 
 from qwen3_codegen.hub import locate_checkpoint
 from qwen3_codegen.llm import LLM
-from qwen3_codegen.llm_arguments import field_names, overrides_as_text
-from qwen3_codegen.own_ops import folders_of_ops, load_ops
+from qwen3_codegen.llm_arguments import field_names, folders_of_ops, overrides_as_text
+from qwen3_codegen.own_ops import load_ops
 from qwen3_codegen.spec.catalog import load_checkpoint_model
 from qwen3_codegen.spec.model import ModelSpec
 from qwen3_runtime.checkpoint import open_checkpoint

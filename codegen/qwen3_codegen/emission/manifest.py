@@ -5,13 +5,14 @@ The runtime reads the weights and cache groups from it; a person reads the rest.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 from qwen3_codegen.plan.digest import content_digest
 from qwen3_codegen.plan.records import EnginePlan, RegionPlan, WeightPlan
 from qwen3_codegen.spec.model import RopeTable
 from qwen3_runtime.checkpoint.transform import to_json
-from qwen3_runtime.engine.manifest import MANIFEST_FORMAT
+from qwen3_runtime.engine.manifest import MANIFEST_FORMAT, TRACED_KEY
 
 
 def manifest_text(plan: EnginePlan) -> str:
@@ -69,7 +70,21 @@ def manifest_text(plan: EnginePlan) -> str:
         "ignored_tensors": list(plan.ignored_tensors),
         "sha256": {**plan.digests, "plan": content_digest(plan)},
     }
+    if plan.is_traced:
+        manifest[TRACED_KEY] = _traced(plan)
     return json.dumps(manifest, indent=2, ensure_ascii=True) + "\n"
+
+
+def _traced(plan: EnginePlan) -> dict[str, object]:
+    """What the runtime must undo to show values as the graph means them."""
+    return {
+        "interleaved": [
+            {"value": call.name, "layers": list(kind.layers), **dataclasses.asdict(heads)}
+            for kind in plan.layer_kinds
+            for call in kind.trace_calls
+            for heads in call.interleaved
+        ]
+    }
 
 
 def _rope(table: RopeTable) -> dict[str, object]:

@@ -164,7 +164,35 @@ class KernelCall:
     arguments: tuple[KernelArgument, ...]
 
 
-Action: TypeAlias = OperatorCall | RowCopy | AttentionCall | ActivationCall | KernelCall
+@dataclass(frozen=True, slots=True)
+class RotatedHeads:
+    """Rows of a weight, or columns of a value, that hold heads of which a part is rotated."""
+
+    start: int
+    count: int
+    head_dim: int
+    rotary_dim: int
+
+    def overlaps(self, other: RotatedHeads) -> bool:
+        """Says whether two of them share a row."""
+        return self.start < other.start + other.count and other.start < self.start + self.count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceCall:
+    """A copy of a value as it is now, for those who look into a step; only in traced engines."""
+
+    name: str
+    region: str | None
+    """``prologue`` or ``epilogue``; None is the layer at hand."""
+    value: TensorRef
+    is_part: bool
+    """Whether it holds some of the step's logit rows only."""
+    interleaved: tuple[RotatedHeads, ...] = ()
+    """Columns whose heads are permuted, for a release that rotates neighbours."""
+
+
+Action: TypeAlias = OperatorCall | RowCopy | AttentionCall | ActivationCall | KernelCall | TraceCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +251,12 @@ class RegionPlan:
     layers: tuple[int, ...]
     """Layers this kind is run for; empty outside the layers."""
     attributes: Mapping[str, object]
+
+    @property
+    def trace_calls(self) -> tuple[TraceCall, ...]:
+        """Copies of values, in order."""
+        actions = (action for step in self.steps for action in step.actions)
+        return tuple(action for action in actions if isinstance(action, TraceCall))
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,3 +359,8 @@ class EnginePlan:
     def regions(self) -> tuple[RegionPlan, ...]:
         """Prologue, layer kinds, epilogue."""
         return (self.prologue, *self.layer_kinds, self.epilogue)
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether values can be looked at while the engine runs."""
+        return any(region.trace_calls for region in self.regions())
