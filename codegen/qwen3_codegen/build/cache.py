@@ -67,14 +67,14 @@ def cached_folder(
         scratch = Path(tempfile.mkdtemp(dir=parent, prefix=f".{key}."))
         try:
             make(scratch)
-            _put_in_place(scratch, target)
+            put_in_place(scratch, target)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
     return target
 
 
-def _put_in_place(scratch: Path, target: Path) -> None:
+def put_in_place(scratch: Path, target: Path) -> None:
     """Renames, which nobody can see half of; a folder with files in it must get out of the way."""
     if target.is_dir():
         old = target.with_name(f".{target.name}.old")

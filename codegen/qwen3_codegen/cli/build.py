@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from qwen3_codegen.build.standalone import SOURCES_FOLDER, has_standalone
 from qwen3_codegen.build.toolchain import instruction_set
 from qwen3_codegen.cli.options import (
     add_spec_options,
@@ -35,6 +36,7 @@ _EXAMPLES = """\
 examples:
   qwen3-codegen build --spec qwen3-1.7b --dev cpu
   qwen3-codegen build --spec qwen3-1.7b --dev mlu --emit-only
+  qwen3-codegen build --spec qwen3-1.7b --dev cpu --isa avx2 --standalone
   qwen3-codegen build --spec my-model.yaml --set num_hidden_layers=2 --dump-ir ir/
 
 then:
@@ -62,6 +64,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--emit-only", action="store_true", help="write sources, compile nothing")
     parser.add_argument(
+        "--standalone",
+        action="store_true",
+        help="copy the C++ sources in, so that pip or CMake can build the folder elsewhere",
+    )
+    parser.add_argument(
         "--force", action="store_true", help="compile the engine even if nothing changed"
     )
     parser.add_argument("--dump-ir", type=Path, metavar="DIR", help="write the graph of each pass")
@@ -88,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
         isa=args.isa,
         lowering=args.lowering,
         dump_ir=args.dump_ir,
+        standalone=args.standalone,
         spelling=Spelling(spec=args.spec, dev=args.dev, arch=args.arch),
     )
     device = load_device(args.dev)
@@ -115,6 +123,8 @@ def _announce_replacement(directory: Path, compiled: CompiledPlan) -> None:
 
     An engine's folder is named after model and device alone.
     """
+    if compiled.sources is None and has_standalone(directory):
+        say(f"note: removes {directory / SOURCES_FOLDER}; with --standalone it would stay")
     try:
         old = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
