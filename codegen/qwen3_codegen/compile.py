@@ -198,7 +198,7 @@ def _sources(
 def _check_standalone(options: CompileOptions) -> None:
     if options.standalone and options.infinicore != EMBEDDED:
         raise CodegenError(
-            "a standalone engine brings its InfiniCore along, and an installed one cannot be copied",
+            "a standalone engine brings InfiniCore along, and an installed one cannot be copied",
             got=f"--standalone --infinicore {options.infinicore}",
             hint="leave one of them out",
         )
