@@ -122,6 +122,7 @@ def plan_model(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> 
     api = load_api(_release(device, options, installed))
     emulated = not device.is_host and installed is None
     target = TargetPlan(
+        name=device.name,
         device=device.infinicore,
         enumerator=api.device_constant(device.infinicore),
         lowering=_lowering(device, options, installed),
@@ -146,6 +147,19 @@ def plan_model(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> 
     files = emit_engine(plan, api, _command(spec, device, options), isa_flags)
     sources = _sources(plan, files, options)
     return CompiledPlan(plan, api, files, installed, sources)
+
+
+def dtype_notes(
+    spec: ModelSpec, device: DeviceSpec, compiled: CompiledPlan, options: CompileOptions
+) -> tuple[str, ...]:
+    """Returns what the user should know where an engine computes in a dtype nobody asked for."""
+    chosen = compiled.plan.dtype
+    if options.dtype is not None or chosen is spec.dtype:
+        return ()
+    return (
+        f"{device.label} does not compute in {spec.dtype.value}, the model's dtype; "
+        f"{chosen.value} is used",
+    )
 
 
 def emit_model(compiled: CompiledPlan, out: Path) -> Path:
@@ -335,6 +349,7 @@ __all__ = [
     "CompiledPlan",
     "Spelling",
     "build_model",
+    "dtype_notes",
     "emit_model",
     "make_graph",
     "module_name",

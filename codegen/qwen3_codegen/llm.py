@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from qwen3_codegen.build.cache import content_key
+from qwen3_codegen.build.cache import cache_in_use, content_key
+from qwen3_codegen.byte_size import parse_bytes
 from qwen3_codegen.compile import (
     EMBEDDED,
     CompileOptions,
     Spelling,
     build_model,
+    dtype_notes,
     make_graph,
     plan_model,
 )
@@ -60,7 +62,7 @@ class LLM:
         max_model_len: Most tokens of a sequence; None takes what fits the memory for keys and
             values.
         max_num_batched_tokens: Most tokens of a step.
-        kv_cache_memory: Bytes for keys and values.
+        kv_cache_memory: Bytes for keys and values, also as text: ``2GiB``.
         engine: ``compiled``, or ``interpreter`` (NumPy; slow, needs no compiler).
         arch: Architecture to use instead of the one the checkpoint names.
         overrides: Config fields to override: numbers, booleans, lists, or text as after ``--set``.
@@ -87,7 +89,7 @@ class LLM:
         max_num_seqs: int = 16,
         max_model_len: int | None = None,
         max_num_batched_tokens: int | None = None,
-        kv_cache_memory: int | None = None,
+        kv_cache_memory: int | str | None = None,
         engine: str = "compiled",
         arch: str | None = None,
         overrides: Mapping[str, object] | None = None,
@@ -113,7 +115,9 @@ class LLM:
             max_model_len=max_model_len,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
-            kv_cache_memory=kv_cache_memory,
+            kv_cache_memory=parse_bytes(kv_cache_memory)
+            if isinstance(kv_cache_memory, str)
+            else kv_cache_memory,
         )
         located = locate_checkpoint(model, show_progress=show_progress)
         self.spec = load_checkpoint_model(
@@ -132,11 +136,13 @@ class LLM:
                 self._checkpoint, self.spec.chat.sampling
             )
             self.tokenizer: Tokenizer | None = load_tokenizer(self._checkpoint)
-            self.engine: Engine = (
-                _compiled(self.spec, self._checkpoint, dev, options, limits, show_progress)
-                if engine == "compiled"
-                else _interpreter(self.spec, self._checkpoint, limits)
-            )
+            self.engine: Engine
+            if engine == "compiled":
+                self.engine, engine_notes = _compiled(
+                    self.spec, self._checkpoint, dev, options, limits, show_progress
+                )
+            else:
+                self.engine = _interpreter(self.spec, self._checkpoint, limits)
         except BaseException:
             self._checkpoint.close()
             raise
@@ -267,16 +273,20 @@ def _compiled(
     options: CompileOptions,
     limits: Limits,
     show_progress: bool,
-) -> Engine:
-    compiled = plan_model(spec, load_device(dev), options)
+) -> tuple[Engine, tuple[str, ...]]:
+    """Returns the engine of a checkpoint, built when it is not there, and what to tell the user."""
+    device = load_device(dev)
+    compiled = plan_model(spec, device, options)
     check_fit(json.loads(compiled.files["manifest.json"]), checkpoint, limits)
     infinicore = compiled.installed.root if compiled.installed else EMBEDDED
     key = content_key([*compiled.files.values(), options.isa, str(infinicore)])
-    with status() as notify:
-        result = build_model(compiled, cache_dir() / "models" / key, options, notify)
-    return engine_class(result.directory).from_checkpoint(
-        checkpoint, show_progress=show_progress, limits=limits
-    )
+    with cache_in_use():  # from before it is built until it is loaded
+        with status() as notify:
+            result = build_model(compiled, cache_dir() / "models" / key, options, notify)
+        engine = engine_class(result.directory).from_checkpoint(
+            checkpoint, show_progress=show_progress, limits=limits
+        )
+    return engine, dtype_notes(spec, device, compiled, options)
 
 
 def _interpreter(spec: ModelSpec, checkpoint: Checkpoint, limits: Limits) -> Interpreter:

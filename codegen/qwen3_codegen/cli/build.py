@@ -21,12 +21,13 @@ from qwen3_codegen.compile import (
     CompileOptions,
     Spelling,
     build_model,
+    dtype_notes,
     emit_model,
     plan_model,
 )
 from qwen3_codegen.progress import format_bytes, say, status
 from qwen3_codegen.spec.catalog import load_model
-from qwen3_codegen.spec.device import DeviceSpec, load_device, parse_dtype
+from qwen3_codegen.spec.device import load_device, parse_dtype
 from qwen3_runtime.engine.manifest import MANIFEST_FILE
 
 _CONFIGURATION = ("architecture", "device", "infinicore", "dtype", "rope", "overrides")
@@ -100,12 +101,9 @@ def run(args: argparse.Namespace) -> int:
     )
     device = load_device(args.dev)
     compiled = plan_model(spec, device, options)
-    if options.dtype is None and compiled.plan.dtype is not spec.dtype:
-        say(
-            f"note: {args.dev} does not compute in {spec.dtype.value}, the model's dtype; "
-            f"{compiled.plan.dtype.value} is used"
-        )
-    say(summary(compiled, device))
+    for note in dtype_notes(spec, device, compiled, options):
+        say(f"note: {note}")
+    say(summary(compiled))
     _announce_replacement(args.out / compiled.plan.module_name, compiled)
     if args.emit_only:
         directory, what = emit_model(compiled, args.out), "emitted"
@@ -144,15 +142,12 @@ def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[s
     return fields + [key for key in _CONFIGURATION if old.get(key) != new.get(key)]
 
 
-def summary(compiled: CompiledPlan, device: DeviceSpec) -> str:
+def summary(compiled: CompiledPlan) -> str:
     """Returns what a user should know of a plan before it is built."""
     plan, memory = compiled.plan, compiled.plan.memory
-    named = (
-        device.name if device.name == device.infinicore else f"{device.name} ({device.infinicore})"
-    )
     emulated = " (emulated on the CPU)" if plan.target.emulated else ""
     return (
-        f"{plan.model_name} on {named}{emulated}, {plan.dtype.value}, "
+        f"{plan.model_name} on {plan.target.title}{emulated}, {plan.dtype.value}, "
         f"InfiniCore {plan.target.release} {plan.target.infinicore}: "
         f"{format_bytes(memory.weight_bytes)} of weights, "
         f"{format_bytes(memory.kv_bytes_per_token)} of keys and values per token"
