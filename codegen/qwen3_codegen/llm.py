@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from qwen3_codegen.byte_size import parse_bytes
 from qwen3_codegen.compile import CompileOptions, Spelling
 from qwen3_codegen.hub import locate_checkpoint
 from qwen3_codegen.ir.interpreter import Interpreter
@@ -52,7 +53,7 @@ class LLM:
         max_model_len: Most tokens of a sequence; None takes what fits the memory for keys and
             values.
         max_num_batched_tokens: Most tokens of a step.
-        kv_cache_memory: Bytes for keys and values.
+        kv_cache_memory: Bytes for keys and values, also as text: ``2GiB``.
         engine: ``compiled``, or ``interpreter`` (NumPy; slow, needs no compiler).
         arch: Architecture to use instead of the one the checkpoint names.
         overrides: Config fields to override: numbers, booleans, lists, or text as after ``--set``.
@@ -81,7 +82,7 @@ class LLM:
         max_num_seqs: int = 16,
         max_model_len: int | None = None,
         max_num_batched_tokens: int | None = None,
-        kv_cache_memory: int | None = None,
+        kv_cache_memory: int | str | None = None,
         engine: str = "compiled",
         arch: str | None = None,
         overrides: Mapping[str, object] | None = None,
@@ -109,7 +110,9 @@ class LLM:
             max_model_len=max_model_len,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
-            kv_cache_memory=kv_cache_memory,
+            kv_cache_memory=parse_bytes(kv_cache_memory)
+            if isinstance(kv_cache_memory, str)
+            else kv_cache_memory,
         )
         located = locate_checkpoint(model, show_progress=show_progress)
         self.spec = load_checkpoint_model(
@@ -129,11 +132,13 @@ class LLM:
                 self._checkpoint, self.spec.chat.sampling
             )
             self.tokenizer: Tokenizer | None = load_tokenizer(self._checkpoint)
-            self.engine: Engine = (
-                compiled_engine(self.spec, self._checkpoint, dev, options, limits, show_progress)
-                if engine == "compiled"
-                else interpreter_engine(self.spec, self._checkpoint, limits)
-            )
+            self.engine: Engine
+            if engine == "compiled":
+                self.engine, engine_notes = compiled_engine(
+                    self.spec, self._checkpoint, dev, options, limits, show_progress
+                )
+            else:
+                self.engine = interpreter_engine(self.spec, self._checkpoint, limits)
         except BaseException:
             self._checkpoint.close()
             raise
@@ -284,7 +289,7 @@ class LLM:
             max_num_seqs=1,
             max_num_batched_tokens=self.engine.max_num_batched_tokens,
         )
-        traced = compiled_engine(
+        traced, _ = compiled_engine(
             self.spec, self._checkpoint, dev, replace(options, trace=True), limits, show_progress
         )
         return traced, str(traced.manifest["device"]["lowering"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -122,7 +123,11 @@ def test_a_device_of_ones_own_is_named(cli, model, tmp_path):
     (tmp_path / "mine.yaml").write_text("device: mychip\nextends: cambricon\n", encoding="utf-8")
     result = cli("build", "--spec", model, "--dev", "mine.yaml", "--emit-only")
     assert " on mychip (cambricon) (emulated on the CPU), " in result.stderr
-    result.succeeded()
+    folder = tmp_path / result.succeeded().strip()
+    head = (folder / "engine.hpp").read_text(encoding="utf-8").splitlines()[0]
+    assert head.startswith("// Engine of tiny (qwen3) for mychip (cambricon) in float32")
+    device = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["device"]
+    assert (device["name"], device["description"]) == ("cambricon", "mychip")
 
 
 def test_a_conversation_that_ends_leaves_the_line(cli, checkpoint, tmp_path):

@@ -107,6 +107,19 @@ def test_an_engine_of_another_configuration_is_not_replaced_unsaid(cli, model):
     assert notes("--trace") == []
 
 
+def test_standalone_sources_come_go_and_are_recorded(cli, model, tmp_path):
+    build = ["build", "--spec", model, "--emit-only"]
+    folder = tmp_path / cli(*build, "--standalone").succeeded().strip()
+    assert (folder / "cpp" / "CMakeLists.txt").is_file()
+    assert recorded_command(folder)[-1] == "--standalone"
+    plain = cli(*build)
+    plain.succeeded()
+    assert "note: removes generated/tiny_cpu/cpp; with --standalone it would stay" in plain.stderr
+    assert not (folder / "cpp").exists()
+    refused = cli(*build, "--standalone", "--infinicore", tmp_path).refused()
+    assert "an installed one cannot be copied" in refused
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"config": 3}'])
 def test_a_damaged_manifest_is_in_nobody_s_way(cli, model, tmp_path, text):
     folder = tmp_path / "generated" / "tiny_cpu"

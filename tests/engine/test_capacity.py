@@ -253,6 +253,16 @@ def test_a_budget_nothing_fits():
     )
 
 
+def test_fewer_sequences_do_not_help_where_one_alone_does_not_fit():
+    with pytest.raises(EngineError, match="no sequence fits") as caught:
+        plan_capacity(
+            (dataclasses.replace(group(), kind="paged", block_size=32),),
+            100,
+            Limits(kv_cache_memory=10),
+        )
+    assert str(caught.value).endswith("hint:     a larger kv_cache_memory")
+
+
 @given(
     st.integers(1, 10**9),
     st.integers(1, 100),

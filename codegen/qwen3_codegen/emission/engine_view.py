@@ -72,7 +72,7 @@ _ELEMENTS = {
 def engine_title(plan: EnginePlan) -> str:
     """One line that says what an engine is."""
     return cpp_comment(
-        f"Engine of {plan.model_name} ({plan.architecture}) for {plan.target.device} in "
+        f"Engine of {plan.model_name} ({plan.architecture}) for {plan.target.title} in "
         f"{plan.dtype.value}, on InfiniCore {plan.target.release}."
     )
 

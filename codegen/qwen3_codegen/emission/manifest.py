@@ -25,6 +25,7 @@ def manifest_text(plan: EnginePlan) -> str:
         "architecture": plan.architecture,
         "device": {
             "name": plan.target.device,
+            "description": plan.target.name,
             "lowering": plan.target.lowering,
             "emulated": plan.target.emulated,
         },

@@ -197,4 +197,5 @@ class ProjectView:
     module_name: str
     distribution_name: str
     release: str
+    isa_flags: str
     sources: str

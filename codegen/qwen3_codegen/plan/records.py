@@ -297,10 +297,12 @@ class MemoryPlan:
 
 @dataclass(frozen=True, slots=True)
 class TargetPlan:
-    """The device an engine is for, as InfiniCore names it."""
+    """The device an engine is for."""
 
+    name: str
+    """Of its description, e.g. ``board``."""
     device: str
-    """Canonical name, e.g. ``cambricon``."""
+    """InfiniCore's name, e.g. ``cambricon``."""
     enumerator: str
     """e.g. ``INFINI_DEVICE_CAMBRICON``."""
     lowering: str
@@ -308,6 +310,11 @@ class TargetPlan:
     emulated: bool
     infinicore: str
     """``embedded`` or ``installed``."""
+
+    @property
+    def title(self) -> str:
+        """The device's name, with InfiniCore's where that is another."""
+        return self.name if self.name == self.device else f"{self.name} ({self.device})"
 
 
 @dataclass(frozen=True, slots=True)

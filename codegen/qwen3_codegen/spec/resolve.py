@@ -81,6 +81,8 @@ def resolve_model(
     notes = [_note_text(note, consumed) for note in architecture.config.notes]
     rope = resolve_rope(architecture, source, config)
     notes += [*rope_notes(architecture, source), *dtype_notes]
+    if "auto_map" in source.values:
+        notes.append("auto_map is not followed: code that comes with a checkpoint is never run")
     return ModelSpec(
         name=name,
         architecture=architecture,

@@ -197,7 +197,8 @@ def _fitting_length(
         raise EngineError(
             "no sequence fits the memory for keys and values",
             got=f"{budget} bytes, {longest} bytes per token of all sequences",
-            hint="a larger kv_cache_memory or a smaller max_num_seqs",
+            hint="a larger kv_cache_memory"
+            + (" or a smaller max_num_seqs" if cache.num_longest > 1 else ""),
         )
     in_room = room // max(1, longest + per_position) // cache.unit
     return min(max_position_embeddings, min(units, max(1, in_room)) * cache.unit)
