@@ -95,6 +95,12 @@ class EngineHandle {
     return logits;
   }
 
+  void copy_blocks(size_t group, const Int32Array& sources, const Int32Array& destinations) {
+    py::gil_scoped_release release;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    engine_->copy_blocks(group, span(sources), span(destinations));
+  }
+
   const Engine& engine() const { return *engine_; }
 
  private:
@@ -187,6 +193,8 @@ void define(py::module_& module, EngineFactory factory) {
            py::arg("max_num_batched_tokens"), py::arg("device_id") = 0, py::arg("num_blocks") = 0)
       .def("forward", &EngineHandle::forward, py::arg("token_ids"), py::arg("positions"),
            py::arg("query_lens"), py::arg("seq_lens"), py::arg("logit_rows"), py::arg("places"))
+      .def("copy_blocks", &EngineHandle::copy_blocks, py::arg("group"), py::arg("sources"),
+           py::arg("destinations"))
       .def_static("sample_rows", &sample_rows)
       .def_property_readonly("vocab_size",
                              [](const EngineHandle& h) { return h.engine().vocab_size(); })

@@ -29,7 +29,7 @@ from qwen3_runtime.engine.manifest import (
 )
 from qwen3_runtime.engine.native_module import load_native_module
 from qwen3_runtime.engine.prefill import prompt_logits
-from qwen3_runtime.errors import CheckpointError
+from qwen3_runtime.errors import CheckpointError, EngineError
 from qwen3_runtime.sampling.sampler import SampleRows
 
 
@@ -149,6 +149,23 @@ class CompiledEngine:
             [(places.slots, places.block_table) for places in inputs.places],
         )
         return logits
+
+    def copy_blocks(self, group: int, sources: Sequence[int], destinations: Sequence[int]) -> None:
+        """Copies blocks of a paged cache group, as ``qwen3_runtime.engine.batch.Engine`` says.
+
+        Raises:
+            EngineError: There is no such paged group, or blocks are out of range, named twice, or
+                both source and destination; nothing was changed.
+        """
+        if not 0 <= group < len(self._cache_groups):
+            raise EngineError(
+                "there is no such cache group",
+                got=group,
+                expected=f"0 to {len(self._cache_groups) - 1}",
+            )
+        self._native.copy_blocks(
+            group, np.asarray(sources, np.int32), np.asarray(destinations, np.int32)
+        )
 
 
 def engine_class(directory: Path) -> type[CompiledEngine]:
