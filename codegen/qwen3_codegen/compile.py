@@ -64,6 +64,8 @@ class CompileOptions:
 
     dtype: DType | None = None
     """None takes the model's own where the device has it."""
+    kv_cache_dtype: DType | None = None
+    """Of keys and values; None takes the dtype of the activations."""
     infinicore: str = EMBEDDED
     """``embedded``, a release that was installed (``0.1.0``), or an INFINI_ROOT folder."""
     release: str | None = None
@@ -146,6 +148,7 @@ def plan_model(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> 
         ignored_tensors=spec.architecture.checkpoint.ignore,
         spec_facts=_spec_facts(spec),
         overrides=_overrides(spec),
+        kv_cache_dtype=options.kv_cache_dtype,
         digests={"spec": content_digest(spec), "device": content_digest(device)},
         trace=options.trace,
     )
@@ -266,6 +269,8 @@ def _command(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> st
         words += ["--ignore-config-key", key]
     if options.dtype is not None:
         words += ["--dtype", options.dtype.value]
+    if options.kv_cache_dtype is not None:
+        words += ["--kv-cache-dtype", options.kv_cache_dtype.value]
     if options.infinicore != EMBEDDED:
         words += ["--infinicore", _without_folders(options.infinicore)]
     if options.lowering is not None:

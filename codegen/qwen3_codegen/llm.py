@@ -47,6 +47,8 @@ class LLM:
         dev: Device name, alias or YAML file.
         dtype: ``auto`` (the checkpoint's), ``float32``, ``bfloat16`` or ``float16``; the
             interpreter computes in float32.
+        kv_cache_dtype: What keys and values are kept in: ``auto`` (as ``dtype``), or another dtype
+            in the native lowering.
         quant: Weight quantisation; none is available in this version.
         ndev: Number of devices; one in this version.
         max_num_seqs: Most sequences in flight.
@@ -77,6 +79,7 @@ class LLM:
         *,
         dev: str = "cpu",
         dtype: str = "auto",
+        kv_cache_dtype: str = "auto",
         quant: str | None = None,
         ndev: int = 1,
         max_num_seqs: int = 16,
@@ -98,6 +101,7 @@ class LLM:
         op_folders = folders_of_ops(ops)
         options = CompileOptions(
             dtype=dtype_or_auto(dtype),
+            kv_cache_dtype=dtype_or_auto(kv_cache_dtype, "kv_cache_dtype"),
             infinicore=infinicore,
             release=infinicore_api,
             isa=isa,

@@ -24,6 +24,11 @@ from tests.cli.conftest import command
         (["--dev", "gpu"], r"unknown device 'gpu'.*(?s:.*hint: +nvidia)"),
         (["--dev", "nvidai"], r"did you mean 'nvidia'"),
         (["--dtype", "fp8"], r"unknown dtype 'fp8'.*(?s:.*bfloat16)"),
+        (["--kv-cache-dtype", "int8"], r"unknown dtype 'int8'.*(?s:.*bfloat16)"),
+        (
+            ["--dev", "mlu", "--kv-cache-dtype", "bf16"],
+            r"portable lowering keeps keys and values .*(?s:.*kv_cache_dtype bfloat16)",
+        ),
         (["--dtype", "float8"], r"float8"),
         (["--dev", "ascend", "--dtype", "bf16"], r"does not compute in bfloat16"),
         (["--set", "hidden_size"], r"KEY=VALUE"),

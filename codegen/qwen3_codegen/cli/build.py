@@ -13,6 +13,7 @@ from qwen3_codegen.build.toolchain import instruction_set
 from qwen3_codegen.cli.options import (
     add_spec_options,
     add_target_options,
+    kv_cache_dtype,
     own_functions,
     parse_overrides,
     refuse_unavailable,
@@ -98,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"note: {note}")
     options = CompileOptions(
         dtype=parse_dtype(args.dtype) if args.dtype else None,
+        kv_cache_dtype=kv_cache_dtype(args),
         infinicore=args.infinicore,
         release=args.infinicore_api,
         isa=args.isa,
@@ -147,7 +149,16 @@ def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[s
     if isinstance(configs[0], dict) and isinstance(configs[1], dict):
         names = dict.fromkeys([*configs[0], *configs[1]])
         fields = [name for name in names if configs[0].get(name) != configs[1].get(name)]
-    return fields + [key for key in _CONFIGURATION if old.get(key) != new.get(key)]
+    different = fields + [key for key in _CONFIGURATION if old.get(key) != new.get(key)]
+    if "dtype" not in different and _cache_dtypes(old) != _cache_dtypes(new):
+        different.append("kv_cache_dtype")
+    return different
+
+
+def _cache_dtypes(manifest: Mapping[str, object]) -> set[object]:
+    groups = manifest.get("cache_groups")
+    groups = groups if isinstance(groups, list) else []
+    return {group.get("dtype") for group in groups if isinstance(group, dict)}
 
 
 def summary(compiled: CompiledPlan) -> str:

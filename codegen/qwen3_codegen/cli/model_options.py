@@ -106,6 +106,7 @@ def open_model(args: argparse.Namespace, max_num_seqs: int) -> LLM:
         args.model,
         dev=args.dev,
         dtype=args.dtype or "auto",
+        kv_cache_dtype=args.kv_cache_dtype,
         max_num_seqs=max_num_seqs if args.max_num_seqs is None else args.max_num_seqs,
         max_model_len=args.max_model_len,
         max_num_batched_tokens=args.max_num_batched_tokens,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import CodegenError
+from qwen3_codegen.spec.device import parse_dtype
 from qwen3_codegen.spec.functions import FunctionTable
 
 
@@ -62,6 +64,13 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         "--dtype", metavar="T", help="float32, bfloat16 or float16; default: the model's own"
     )
     parser.add_argument(
+        "--kv-cache-dtype",
+        default="auto",
+        metavar="T",
+        help="what keys and values are kept in: auto (default, what the engine computes in), "
+        "float32, bfloat16 or float16; native lowering only",
+    )
+    parser.add_argument(
         "--infinicore",
         default="embedded",
         metavar="WHICH",
@@ -108,6 +117,11 @@ def refuse_unavailable(args: argparse.Namespace) -> None:
             got=f"--ndev {args.ndev}",
             expected="--ndev 1",
         )
+
+
+def kv_cache_dtype(args: argparse.Namespace) -> DType | None:
+    """Returns what keys and values are kept in, None for ``auto``."""
+    return None if args.kv_cache_dtype == "auto" else parse_dtype(args.kv_cache_dtype)
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -106,4 +107,20 @@ class Engine(Protocol):
 
     def forward(self, batch: Batch) -> FloatRows:
         """Runs one step and returns logits ``[num_logit_rows, vocab_size]``."""
+        ...
+
+    def copy_blocks(self, group: int, sources: Sequence[int], destinations: Sequence[int]) -> None:
+        """Copies block ``sources[i]`` of a paged cache group to ``destinations[i]``, bit for bit.
+
+        Keys and values of every layer of the group are copied. A sequence whose table names the
+        copies goes on as it would in the originals.
+
+        Args:
+            group: Index into ``cache_groups``.
+            sources: Blocks to copy, [num_blocks].
+            destinations: Where to, [num_blocks]; each once, and none that is a source.
+
+        Raises:
+            EngineError: The group is not paged, or blocks are not as said; nothing was changed.
+        """
         ...
