@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from qwen3_codegen.errors import CodegenError
@@ -121,6 +122,6 @@ def parse_overrides(pairs: list[str]) -> dict[str, str]:
 def existing_path(text: str) -> Path:
     """Returns a path that must exist, as an argparse type."""
     path = Path(text)
-    if not path.exists():
+    if not os.path.exists(path):
         raise argparse.ArgumentTypeError(f"{text} does not exist")
     return path
