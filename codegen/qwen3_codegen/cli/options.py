@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from qwen3_codegen.dtypes import DType
@@ -157,6 +158,6 @@ def own_functions(args: argparse.Namespace) -> FunctionTable:
 def existing_path(text: str) -> Path:
     """Returns a path that must exist, as an argparse type."""
     path = Path(text)
-    if not path.exists():
+    if not os.path.exists(path):
         raise argparse.ArgumentTypeError(f"{text} does not exist")
     return path

@@ -217,7 +217,7 @@ def _layer_type(
 ) -> LayerTypeRule:
     rule = architecture.layer_type
     chosen = evaluate(rule.expression, names, location=rule.location)
-    if chosen not in architecture.layer_types:
+    if not isinstance(chosen, str) or chosen not in architecture.layer_types:
         raise SpecError(
             f"layer {names['layer']} has an unknown layer type",
             where=source.where("layer_types") if "layer_types" in source.values else rule.location,

@@ -44,6 +44,7 @@ def test_values_are_brought_to_one_form() -> None:
     ("name", "value"),
     [
         ("temperature", -0.1), ("temperature", float("nan")), ("temperature", float("inf")),
+        ("temperature", 10**400),
         ("temperature", "hot"), ("temperature", True), ("temperature", None),
         ("top_p", 0.0), ("top_p", -0.5), ("top_p", 1.01), ("top_p", float("nan")), ("top_p", "1"),
         ("top_k", -2), ("top_k", 1.5), ("top_k", True), ("top_k", 2**31),
