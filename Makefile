@@ -6,6 +6,7 @@ PYTHON ?= python3
 # One more than there are cores: workers wait for compilers and for each other.
 PYTEST_JOBS ?= 3
 PYTEST_FLAGS ?=
+FUZZ_FLAGS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,7 +15,7 @@ CPP_SOURCES = $(shell find runtime/cpp -name '*.cpp' -o -name '*.hpp')
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint format check clean
+.PHONY: help setup demo test lint format check fuzz clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -39,6 +40,11 @@ format: $(VENV)/.tested ## Rewrite sources in the house format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/clang-format -i $(CPP_SOURCES)
+
+# Inputs that broke a reader are left in build/fuzz.
+FUZZ_INPUTS ?= 100000
+fuzz: $(VENV)/.fuzzed ## Give every reader of files 100,000 damaged inputs
+	nice $(BIN)/python -m tests.fuzz --inputs $(FUZZ_INPUTS) $(FUZZ_FLAGS)
 
 clean: ## Remove .venv and everything built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -70,4 +76,9 @@ $(VENV)/.model: | $(VENV)/.installed
 $(VENV)/.tested: $(VENV)/.installed $(VENV)/.model
 	@echo "Installing the test tools (torch and transformers are the reference) ..."
 	@$(PIP) install --quiet --editable '.[test]'
+	@touch $@
+
+$(VENV)/.fuzzed: $(VENV)/.tested
+	@echo "Installing the fuzzer ..."
+	@$(PIP) install --quiet --editable '.[fuzz]'
 	@touch $@

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from qwen3_codegen.build.cache import cache_for_oneself
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.paths import cache_dir
 
@@ -62,8 +63,8 @@ def cache_entries() -> list[CacheEntry]:
 def clear_cache(older_than_days: float | None = None) -> list[CacheEntry]:
     """Deletes the entries of the cache and returns them.
 
-    All locks of the cache are held meanwhile, so nothing goes that a build is using or making.
-    The empty lock files stay, for a process may be waiting for one.
+    All locks of the cache are held meanwhile, so nothing goes that a build is using or making, and
+    one that is begun now waits. The empty lock files stay, for a process may be waiting for one.
 
     Args:
         older_than_days: Spare what was written later than so many days ago.
@@ -72,10 +73,16 @@ def clear_cache(older_than_days: float | None = None) -> list[CacheEntry]:
         CodegenError: Another process works in the cache; nothing was deleted.
     """
     youngest = None if older_than_days is None else time.time() - older_than_days * _DAY
-    entries = [e for e in cache_entries() if youngest is None or e.made < youngest]
-    with ExitStack() as held:  # locks after the list: what is begun later is not on it
+    if not cache_dir().is_dir():
+        return []
+    with ExitStack() as held:
+        try:
+            held.enter_context(cache_for_oneself())
+        except BlockingIOError:
+            raise _in_use("another process builds or loads an engine") from None
         for lock in _lock_files():
             _take(lock, held)
+        entries = [e for e in cache_entries() if youngest is None or e.made < youngest]
         for entry in entries:
             _delete(entry.path)
     return entries
@@ -135,12 +142,16 @@ def _take(lock: Path, held: ExitStack) -> None:
     try:
         held.enter_context(FileLock(lock, timeout=0))
     except Timeout:
-        raise CodegenError(
-            "the cache is in use, nothing was cleared",
-            where=cache_dir(),
-            got=f"another process holds {lock.relative_to(cache_dir())}",
-            hint="wait until it is done building",
-        ) from None
+        raise _in_use(f"another process holds {lock.relative_to(cache_dir())}") from None
+
+
+def _in_use(who: str) -> CodegenError:
+    return CodegenError(
+        "the cache is in use, nothing was cleared",
+        where=cache_dir(),
+        got=who,
+        hint="wait until it is done",
+    )
 
 
 def _delete(folder: Path) -> None:

@@ -12,6 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qwen3_codegen.build.builder import BuildRequest, BuildResult, build_engine
+from qwen3_codegen.build.standalone import (
+    remove_standalone,
+    standalone_sources,
+    write_standalone,
+)
 from qwen3_codegen.build.toolchain import find_toolchain, instruction_set
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.emission.emit import emit_engine
@@ -59,6 +64,8 @@ class CompileOptions:
 
     dtype: DType | None = None
     """None takes the model's own where the device has it."""
+    kv_cache_dtype: DType | None = None
+    """Of keys and values; None takes the dtype of the activations."""
     infinicore: str = EMBEDDED
     """``embedded``, a release that was installed (``0.1.0``), or an INFINI_ROOT folder."""
     release: str | None = None
@@ -70,6 +77,8 @@ class CompileOptions:
     """Folder for the graph after every pass."""
     trace: bool = False
     """Whether every value can be looked at; see ``CompiledEngine.trace``."""
+    standalone: bool = False
+    """Whether the C++ sources that the engine needs are copied into its folder."""
     spelling: Spelling = field(default_factory=Spelling)
 
 
@@ -81,6 +90,8 @@ class CompiledPlan:
     api: InfiniCoreApi
     files: Mapping[str, str]
     installed: InstalledInfiniCore | None
+    sources: Mapping[str, str] | None = None
+    """Files of the runtime that a standalone engine needs, by path; None for all others."""
 
 
 def module_name(spec: ModelSpec, device: DeviceSpec) -> str:
@@ -114,11 +125,13 @@ def plan_model(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> 
     Raises:
         CodegenError: The model or a choice does not fit the device.
     """
+    _check_standalone(options)
     spec = with_dtype(spec, _dtype(spec, device, options))
     installed = _installed(device, options)
     api = load_api(_release(device, options, installed))
     emulated = not device.is_host and installed is None
     target = TargetPlan(
+        name=device.name,
         device=device.infinicore,
         enumerator=api.device_constant(device.infinicore),
         lowering=_lowering(device, options, installed),
@@ -135,19 +148,36 @@ def plan_model(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> 
         ignored_tensors=spec.architecture.checkpoint.ignore,
         spec_facts=_spec_facts(spec),
         overrides=_overrides(spec),
+        kv_cache_dtype=options.kv_cache_dtype,
         digests={"spec": content_digest(spec), "device": content_digest(device)},
         trace=options.trace,
     )
     graph = make_graph(spec, options.dump_ir, lowering=target.lowering)
     plan = plan_engine(graph, request)
-    command = _command(spec, device, options)
-    return CompiledPlan(plan, api, emit_engine(plan, api, command), installed)
+    isa_flags = instruction_set(options.isa).flags
+    files = emit_engine(plan, api, _command(spec, device, options), isa_flags)
+    sources = _sources(plan, files, options)
+    return CompiledPlan(plan, api, files, installed, sources)
+
+
+def dtype_notes(
+    spec: ModelSpec, device: DeviceSpec, compiled: CompiledPlan, options: CompileOptions
+) -> tuple[str, ...]:
+    """Returns what the user should know where an engine computes in a dtype nobody asked for."""
+    chosen = compiled.plan.dtype
+    if options.dtype is not None or chosen is spec.dtype:
+        return ()
+    return (
+        f"{device.label} does not compute in {spec.dtype.value}, the model's dtype; "
+        f"{chosen.value} is used",
+    )
 
 
 def emit_model(compiled: CompiledPlan, out: Path) -> Path:
     """Writes an engine's files without compiling them and returns its folder."""
     directory = out / compiled.plan.module_name
     write_files(directory, compiled.files)
+    _put_sources(directory, compiled)
     return directory
 
 
@@ -178,6 +208,7 @@ def build_model(
         release=compiled.api.release,
         installed=compiled.installed,
     )
+    _put_sources(directory, compiled)
     try:
         return build_engine(directory, compiled.files, request, notify, force=force)
     except BuildError as error:
@@ -199,6 +230,30 @@ def _naming_own_headers(error: BuildError, plan: EnginePlan) -> BuildError:
     )
 
 
+def _sources(
+    plan: EnginePlan, files: Mapping[str, str], options: CompileOptions
+) -> Mapping[str, str] | None:
+    if not options.standalone:
+        return None
+    return standalone_sources(files, plan.target.release, plan.operators)
+
+
+def _check_standalone(options: CompileOptions) -> None:
+    if options.standalone and options.infinicore != EMBEDDED:
+        raise CodegenError(
+            "a standalone engine brings InfiniCore along, and an installed one cannot be copied",
+            got=f"--standalone --infinicore {options.infinicore}",
+            hint="leave one of them out",
+        )
+
+
+def _put_sources(directory: Path, compiled: CompiledPlan) -> None:
+    if compiled.sources is None:
+        remove_standalone(directory)
+    else:
+        write_standalone(directory, compiled.sources)
+
+
 def _command(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> str:
     """The command line that makes an engine again; of a path it has the last part alone."""
     named = options.spelling
@@ -214,6 +269,8 @@ def _command(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> st
         words += ["--ignore-config-key", key]
     if options.dtype is not None:
         words += ["--dtype", options.dtype.value]
+    if options.kv_cache_dtype is not None:
+        words += ["--kv-cache-dtype", options.kv_cache_dtype.value]
     if options.infinicore != EMBEDDED:
         words += ["--infinicore", _without_folders(options.infinicore)]
     if options.lowering is not None:
@@ -224,6 +281,8 @@ def _command(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> st
         words += ["--isa", options.isa]
     if options.trace:
         words.append("--trace")
+    if options.standalone:
+        words += ["--standalone"]
     return shlex.join(words)
 
 
@@ -325,6 +384,7 @@ __all__ = [
     "CompiledPlan",
     "Spelling",
     "build_model",
+    "dtype_notes",
     "emit_model",
     "make_graph",
     "module_name",

@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from qwen3_runtime.errors import printable
+
 __all__ = [
     "BuildError",
     "CodegenError",
@@ -57,7 +59,7 @@ class CodegenError(Exception):
             lines.append(f"  expected: {self.expected}")
         if self.hint is not None:
             lines.append(f"  hint:     {self.hint}")
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 class SpecError(CodegenError):

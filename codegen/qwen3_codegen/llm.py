@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from qwen3_codegen.byte_size import parse_bytes
 from qwen3_codegen.compile import CompileOptions, Spelling
 from qwen3_codegen.hub import locate_checkpoint
 from qwen3_codegen.ir.interpreter import Interpreter
@@ -46,13 +47,15 @@ class LLM:
         dev: Device name, alias or YAML file.
         dtype: ``auto`` (the checkpoint's), ``float32``, ``bfloat16`` or ``float16``; the
             interpreter computes in float32.
+        kv_cache_dtype: What keys and values are kept in: ``auto`` (as ``dtype``), or another dtype
+            in the native lowering.
         quant: Weight quantisation; none is available in this version.
         ndev: Number of devices; one in this version.
         max_num_seqs: Most sequences in flight.
         max_model_len: Most tokens of a sequence; None takes what fits the memory for keys and
             values.
         max_num_batched_tokens: Most tokens of a step.
-        kv_cache_memory: Bytes for keys and values.
+        kv_cache_memory: Bytes for keys and values, also as text: ``2GiB``.
         engine: ``compiled``, or ``interpreter`` (NumPy; slow, needs no compiler).
         arch: Architecture to use instead of the one the checkpoint names.
         overrides: Config fields to override: numbers, booleans, lists, or text as after ``--set``.
@@ -76,12 +79,13 @@ class LLM:
         *,
         dev: str = "cpu",
         dtype: str = "auto",
+        kv_cache_dtype: str = "auto",
         quant: str | None = None,
         ndev: int = 1,
         max_num_seqs: int = 16,
         max_model_len: int | None = None,
         max_num_batched_tokens: int | None = None,
-        kv_cache_memory: int | None = None,
+        kv_cache_memory: int | str | None = None,
         engine: str = "compiled",
         arch: str | None = None,
         overrides: Mapping[str, object] | None = None,
@@ -97,6 +101,7 @@ class LLM:
         op_folders = folders_of_ops(ops)
         options = CompileOptions(
             dtype=dtype_or_auto(dtype),
+            kv_cache_dtype=dtype_or_auto(kv_cache_dtype, "kv_cache_dtype"),
             infinicore=infinicore,
             release=infinicore_api,
             isa=isa,
@@ -109,7 +114,9 @@ class LLM:
             max_model_len=max_model_len,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
-            kv_cache_memory=kv_cache_memory,
+            kv_cache_memory=parse_bytes(kv_cache_memory)
+            if isinstance(kv_cache_memory, str)
+            else kv_cache_memory,
         )
         located = locate_checkpoint(model, show_progress=show_progress)
         self.spec = load_checkpoint_model(
@@ -129,11 +136,13 @@ class LLM:
                 self._checkpoint, self.spec.chat.sampling
             )
             self.tokenizer: Tokenizer | None = load_tokenizer(self._checkpoint)
-            self.engine: Engine = (
-                compiled_engine(self.spec, self._checkpoint, dev, options, limits, show_progress)
-                if engine == "compiled"
-                else interpreter_engine(self.spec, self._checkpoint, limits)
-            )
+            self.engine: Engine
+            if engine == "compiled":
+                self.engine, engine_notes = compiled_engine(
+                    self.spec, self._checkpoint, dev, options, limits, show_progress
+                )
+            else:
+                self.engine = interpreter_engine(self.spec, self._checkpoint, limits)
         except BaseException:
             self._checkpoint.close()
             raise
@@ -284,7 +293,7 @@ class LLM:
             max_num_seqs=1,
             max_num_batched_tokens=self.engine.max_num_batched_tokens,
         )
-        traced = compiled_engine(
+        traced, _ = compiled_engine(
             self.spec, self._checkpoint, dev, replace(options, trace=True), limits, show_progress
         )
         return traced, str(traced.manifest["device"]["lowering"])

@@ -32,15 +32,19 @@ def refuse_unavailable(quant: str | None, ndev: int, engine: str) -> None:
         raise CodegenError(f"unknown engine '{engine}'", expected=", ".join(ENGINES))
 
 
-def dtype_or_auto(dtype: object) -> DType | None:
+def dtype_or_auto(dtype: object, argument: str = "dtype") -> DType | None:
     """Returns the dtype of a name, None for ``auto``.
+
+    Args:
+        dtype: The name.
+        argument: Of ``LLM``, for messages.
 
     Raises:
         CodegenError: It is no name of a dtype.
     """
     if not isinstance(dtype, str):
         raise CodegenError(
-            "dtype is no name", got=repr(dtype), expected="auto, float32, bfloat16 or float16"
+            f"{argument} is no name", got=repr(dtype), expected="auto, float32, bfloat16 or float16"
         )
     return None if dtype == "auto" else parse_dtype(dtype)
 
@@ -116,6 +120,10 @@ def refuse_compiled_options(dev: str, options: CompileOptions) -> None:
     usual = CompileOptions()
     given = {
         "dev": (dev, "cpu"),
+        "kv_cache_dtype": (
+            options.kv_cache_dtype.value if options.kv_cache_dtype else "auto",
+            "auto",
+        ),
         "infinicore": (options.infinicore, usual.infinicore),
         "infinicore_api": (options.release, usual.release),
         "isa": (options.isa, usual.isa),

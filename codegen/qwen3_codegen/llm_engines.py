@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import json
 
-from qwen3_codegen.build.cache import content_key
-from qwen3_codegen.compile import EMBEDDED, CompileOptions, build_model, make_graph, plan_model
+from qwen3_codegen.build.cache import cache_in_use, content_key
+from qwen3_codegen.compile import (
+    EMBEDDED,
+    CompileOptions,
+    build_model,
+    dtype_notes,
+    make_graph,
+    plan_model,
+)
 from qwen3_codegen.ir.interpreter import Interpreter
 from qwen3_codegen.ir.weights import weight_bindings
 from qwen3_codegen.paths import cache_dir
@@ -24,25 +31,30 @@ def compiled_engine(
     options: CompileOptions,
     limits: Limits,
     show_progress: bool,
-) -> CompiledEngine:
-    """Returns a model's engine with its weights, compiled if it is not in the cache.
+) -> tuple[CompiledEngine, tuple[str, ...]]:
+    """Returns a model's engine with its weights, and what to tell the user about it.
+
+    It is compiled if it is not in the cache.
 
     Raises:
         CodegenError: The model does not fit the device, or something did not compile.
         RuntimeFault: The checkpoint or the limits do not fit.
     """
-    compiled = plan_model(spec, load_device(dev), options)
+    device = load_device(dev)
+    compiled = plan_model(spec, device, options)
     check_fit(json.loads(compiled.files["manifest.json"]), checkpoint, limits)
     infinicore = compiled.installed.root if compiled.installed else EMBEDDED
     key = content_key([*compiled.files.values(), options.isa, str(infinicore)])
     what = " (the one that shows its values)" if options.trace else ""
-    with status() as notify:
-        result = build_model(
-            compiled, cache_dir() / "models" / key, options, lambda text: notify(text + what)
+    with cache_in_use():  # from before it is built until it is loaded
+        with status() as notify:
+            result = build_model(
+                compiled, cache_dir() / "models" / key, options, lambda text: notify(text + what)
+            )
+        engine = engine_class(result.directory).from_checkpoint(
+            checkpoint, show_progress=show_progress, limits=limits
         )
-    return engine_class(result.directory).from_checkpoint(
-        checkpoint, show_progress=show_progress, limits=limits
-    )
+    return engine, dtype_notes(spec, device, compiled, options)
 
 
 def interpreter_engine(spec: ModelSpec, checkpoint: Checkpoint, limits: Limits) -> Interpreter:

@@ -25,7 +25,7 @@ constexpr float kRopeInvFreq[64] = {
 
 std::vector<qwen3::CacheGroup> cache_groups_of_layers() {
   return {
-      {"full", qwen3::CacheKind::kPaged,
+      {"full", qwen3::CacheKind::kPaged, kDtype,
        {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24,
         25, 26, 27},
        /*num_key_value_heads=*/8, /*head_dim=*/128, /*window=*/0, /*block_size=*/32},
@@ -134,10 +134,10 @@ void Engine::full_attention_layer(size_t layer) {
   native::TransformHeads<Element, 16, 128>::run(
       q_rotated, q, {native::floats(w.q_norm), 1e-06f, &rope_.rope, 128, native::kHalves},
       batch_->positions.data);
-  native::AppendKeyValue<Element, 8, 128>::run(
+  native::AppendKeyValue<Element, native::Bf16, 8, 128>::run(
       cache_[layer], sequences(layer), k, v,
       {native::floats(w.k_norm), 1e-06f, &rope_.rope, 128, native::kHalves});
-  native::PagedAttention<Element, 16, 8, 128>::run(
+  native::PagedAttention<Element, native::Bf16, 16, 8, 128>::run(
       a, q_rotated, cache_[layer], sequences(layer),
       {/*scale=*/0.088388346f, /*window=*/0, /*softcap=*/0.0f});
 

@@ -23,7 +23,7 @@ using Element = qwen3::kernels::Bf16;
 constexpr size_t kNumLayers = 28;
 constexpr size_t kMaxLogitRows = 220;  // rows of logits computed at once
 constexpr infiniDtype_t kDtype = INFINI_DTYPE_BF16;
-constexpr qwen3::NativeTraits kTraits{
+constexpr qwen3::EngineTraits kTraits{
     /*target=*/{INFINI_DEVICE_CPU, "cpu", /*emulated=*/false}, kDtype, kNumLayers,
     /*vocab_size=*/151936, /*max_position_embeddings=*/40960};
 

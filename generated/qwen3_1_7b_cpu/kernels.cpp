@@ -10,7 +10,7 @@ namespace qwen3::native {
 
 using Element = qwen3::kernels::Bf16;
 
-template struct AppendKeyValue<Element, 8, 128>;
+template struct AppendKeyValue<Element, Bf16, 8, 128>;
 template struct Binary<Element, 6144, SwiGlu>;
 template struct GatherRows<Element, 2048>;
 template struct Linear<Element, 2048, 1024>;
@@ -18,7 +18,7 @@ template struct Linear<Element, 2048, 151936>;
 template struct Linear<Element, 2048, 2048>;
 template struct Linear<Element, 2048, 6144>;
 template struct Linear<Element, 6144, 2048>;
-template struct PagedAttention<Element, 16, 8, 128>;
+template struct PagedAttention<Element, Bf16, 16, 8, 128>;
 template struct RmsNorm<Element, 1, 2048>;
 template struct TransformHeads<Element, 16, 128>;
 

@@ -28,7 +28,7 @@ constexpr qwen3::AttentionShape kAttention0{16, 8, 128};
 
 std::vector<qwen3::CacheGroup> cache_groups_of_layers() {
   return {
-      {"full", qwen3::CacheKind::kContiguous,
+      {"full", qwen3::CacheKind::kContiguous, kDtype,
        {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24,
         25, 26, 27},
        /*num_key_value_heads=*/8, /*head_dim=*/128, /*window=*/0, /*block_size=*/0},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 __all__ = [
     "CheckpointError",
     "EngineError",
@@ -9,7 +11,23 @@ __all__ = [
     "RequestError",
     "RuntimeFault",
     "TokenizerError",
+    "printable",
 ]
+
+_UNPRINTABLE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\ud800-\udfff]")
+"""Control characters but the line feed, other line ends, changes of direction, half characters."""
+_LONG_LINE = re.compile(r"(.{4000}).{4,}")
+
+
+def printable(text: str) -> str:
+    """Returns a message fit to be shown: no line is endless, none of it steers a terminal.
+
+    Messages quote names and values from files that strangers wrote. Characters that would steer a
+    terminal, or are no text, are written as escapes.
+    """
+    return _UNPRINTABLE.sub(
+        lambda match: ascii(match.group())[1:-1], _LONG_LINE.sub(r"\1...", text)
+    )
 
 
 class RuntimeFault(Exception):
@@ -47,7 +65,7 @@ class RuntimeFault(Exception):
             lines.append(f"  expected: {self.expected}")
         if self.hint is not None:
             lines.append(f"  hint:     {self.hint}")
-        return "\n".join(lines)
+        return printable("\n".join(lines))
 
 
 class CheckpointError(RuntimeFault):

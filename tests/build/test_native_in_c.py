@@ -47,12 +47,14 @@ def int32s(values) -> ctypes.Array:
     return (ctypes.c_int32 * len(values))(*values)
 
 
-def whole_prompt(blocks: list[int], num_groups: int) -> Batch:
-    count = len(TOKENS)
-    every = int32s(range(count))
+def prompt_from(start: int, blocks: list[int], num_groups: int) -> Batch:
+    """The prompt's tokens from ``start`` on, with the logits of each."""
+    tokens = TOKENS[start:]
+    count, rows = len(tokens), int32s(range(len(tokens)))
+    positions = int32s(range(start, len(TOKENS)))
     places = (Places * num_groups)(*[Places(None, int32s(blocks), len(blocks))] * num_groups)
-    length = int32s([count])
-    return Batch(int32s(TOKENS), every, count, length, length, 1, every, count, places, num_groups)
+    lengths = int32s([count]), int32s([len(TOKENS)])
+    return Batch(int32s(tokens), positions, count, *lengths, 1, rows, count, places, num_groups)
 
 
 @pytest.fixture
@@ -92,8 +94,8 @@ def test_c_gets_python_s_logits(engine_folder, checkpoint):
     logits = np.empty((len(TOKENS), engine.vocab_size), np.float32)
     room = logits.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
 
-    def forward(blocks: list[int]) -> int:
-        batch = whole_prompt(blocks, len(engine.cache_groups))
+    def forward(blocks: list[int], start: int = 0) -> int:
+        batch = prompt_from(start, blocks, len(engine.cache_groups))
         return library.qwen3_engine_forward(
             handle, ctypes.byref(batch), room, ctypes.c_size_t(logits.size)
         )
@@ -104,4 +106,22 @@ def test_c_gets_python_s_logits(engine_folder, checkpoint):
     assert b"a block of its table is out of range" in library.qwen3_engine_last_error()
     assert forward([3]) == 2
     assert b"its row of the block table is too short" in library.qwen3_engine_last_error()
+
+    def copy(group: int, sources: list[int], destinations: list[int] | None) -> int:
+        to = None if destinations is None else int32s(destinations)
+        return library.qwen3_engine_copy_blocks(
+            handle, ctypes.c_size_t(group), int32s(sources), to, ctypes.c_size_t(len(sources))
+        )
+
+    for group in range(len(engine.cache_groups)):
+        assert copy(group, [3, 1], [0, 2]) == 0, library.qwen3_engine_last_error()
+    logits[:] = np.nan
+    assert forward([0, 2], start=35) == 0, library.qwen3_engine_last_error()
+    np.testing.assert_array_equal(logits[:5], expected[35:])
+    assert copy(0, [3], [4]) == 2
+    assert b"block 4 is out of range" in library.qwen3_engine_last_error()
+    assert copy(9, [3], [1]) == 2
+    assert b"there is no cache group 9" in library.qwen3_engine_last_error()
+    assert copy(0, [3], None) == 1
+    assert b"destinations is null" in library.qwen3_engine_last_error()
     library.qwen3_engine_destroy(handle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -23,6 +24,11 @@ from tests.cli.conftest import command
         (["--dev", "gpu"], r"unknown device 'gpu'.*(?s:.*hint: +nvidia)"),
         (["--dev", "nvidai"], r"did you mean 'nvidia'"),
         (["--dtype", "fp8"], r"unknown dtype 'fp8'.*(?s:.*bfloat16)"),
+        (["--kv-cache-dtype", "int8"], r"unknown dtype 'int8'.*(?s:.*bfloat16)"),
+        (
+            ["--dev", "mlu", "--kv-cache-dtype", "bf16"],
+            r"portable lowering keeps keys and values .*(?s:.*kv_cache_dtype bfloat16)",
+        ),
         (["--dtype", "float8"], r"float8"),
         (["--dev", "ascend", "--dtype", "bf16"], r"does not compute in bfloat16"),
         (["--set", "hidden_size"], r"KEY=VALUE"),
@@ -122,7 +128,11 @@ def test_a_device_of_ones_own_is_named(cli, model, tmp_path):
     (tmp_path / "mine.yaml").write_text("device: mychip\nextends: cambricon\n", encoding="utf-8")
     result = cli("build", "--spec", model, "--dev", "mine.yaml", "--emit-only")
     assert " on mychip (cambricon) (emulated on the CPU), " in result.stderr
-    result.succeeded()
+    folder = tmp_path / result.succeeded().strip()
+    head = (folder / "engine.hpp").read_text(encoding="utf-8").splitlines()[0]
+    assert head.startswith("// Engine of tiny (qwen3) for mychip (cambricon) in float32")
+    device = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["device"]
+    assert (device["name"], device["description"]) == ("cambricon", "mychip")
 
 
 def test_a_conversation_that_ends_leaves_the_line(cli, checkpoint, tmp_path):

@@ -25,6 +25,8 @@ def recorded_command(folder: Path) -> list[str]:
     return shlex.split(found.group(1))
 
 
+SPELLED_OUT = {"bf16": "bfloat16", "f32": "float32"}
+
 CHOICES = {
     "nothing": [],
     "overrides": [
@@ -34,6 +36,7 @@ CHOICES = {
     ],
     "isa and lowering": ["--isa", "portable", "--lowering", "portable", "--dtype", "bf16"],
     "release": ["--lowering", "portable", "--infinicore-api", "2026-08"],
+    "cache": ["--kv-cache-dtype", "bf16", "--dtype", "f32"],
     "alias": ["--dev", "mlu"],
     "trace": ["--trace"],
 }
@@ -45,7 +48,7 @@ def test_the_recorded_command_makes_the_engine_again(name, cli, model):
     first = model.parent.parent / out
     command = recorded_command(first)
     for word in CHOICES[name]:
-        assert word.replace("bf16", "bfloat16") in command
+        assert SPELLED_OUT.get(word, word) in command
     assert str(model.parent) not in " ".join(emitted(first).values())
     for file in model.parent.iterdir():  # the command names files alone
         shutil.copy(file, first.parent.parent)
@@ -100,11 +103,28 @@ def test_an_engine_of_another_configuration_is_not_replaced_unsaid(cli, model):
         "note: replaces the engine in generated/tiny_cpu, which has another rms_norm_eps, rope, "
         "overrides"
     ]
+    kept = ("--set", "rope_theta=5.0", "--dtype", "bf16")
+    assert notes(*kept, "--kv-cache-dtype", "f32") == [
+        "note: replaces the engine in generated/tiny_cpu, which has another kv_cache_dtype"
+    ]
     assert notes("--trace") == [
         "note: replaces the engine in generated/tiny_cpu, which has another dtype, rope, "
         "overrides, tracing"
     ]
     assert notes("--trace") == []
+
+
+def test_standalone_sources_come_go_and_are_recorded(cli, model, tmp_path):
+    build = ["build", "--spec", model, "--emit-only"]
+    folder = tmp_path / cli(*build, "--standalone").succeeded().strip()
+    assert (folder / "cpp" / "CMakeLists.txt").is_file()
+    assert recorded_command(folder)[-1] == "--standalone"
+    plain = cli(*build)
+    plain.succeeded()
+    assert "note: removes generated/tiny_cpu/cpp; with --standalone it would stay" in plain.stderr
+    assert not (folder / "cpp").exists()
+    refused = cli(*build, "--standalone", "--infinicore", tmp_path).refused()
+    assert "an installed one cannot be copied" in refused
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"config": 3}'])

@@ -11,6 +11,11 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from qwen3_codegen.build import builder
+from qwen3_codegen.build.cache import cache_for_oneself
+from qwen3_codegen.cache_contents import clear_cache
+from qwen3_codegen.errors import CodegenError
+
 KEYS = ["0" * 32, "1" * 32, "f" * 32]
 
 
@@ -105,6 +110,27 @@ def test_clear_while_somebody_builds(lock, cli, cache):
     assert lock in error
     assert ours(cache) == before
     cli("cache", "clear", QWEN3_CODEGEN_CACHE=str(cache)).succeeded()
+
+
+def test_a_build_and_clearing_keep_each_other_out(cache, monkeypatch):
+    """Also of a build that takes everything from the cache, and makes nothing itself."""
+    monkeypatch.setenv("QWEN3_CODEGEN_CACHE", str(cache))
+    before = ours(cache)
+
+    def clears(*_: object, **__: object) -> None:
+        with pytest.raises(CodegenError, match="builds or loads an engine"):
+            clear_cache()
+
+    monkeypatch.setattr(builder, "_build_locked", clears)
+    builder.build_engine(cache / "engine", {}, None, print)
+    assert ours(cache) == before
+    use = "from qwen3_codegen.build.cache import cache_in_use\nwith cache_in_use(): print('in')"
+    with cache_for_oneself():
+        waiting = subprocess.Popen([sys.executable, "-c", use], stdout=subprocess.PIPE)
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(timeout=1.5)
+    assert waiting.communicate(timeout=60)[0] == b"in\n"
+    assert len(clear_cache()) == 5
 
 
 def test_links_are_not_followed(cli, cache, tmp_path):

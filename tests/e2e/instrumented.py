@@ -62,11 +62,19 @@ inline qwen3::Tensor wrong_rows(int number, qwen3::Tensor weight) {{
   return weight;
 }}
 
+// Every expert's matrix is the next one's.
+inline std::vector<qwen3::Tensor> wrong_rows(int number, std::vector<qwen3::Tensor> matrices) {{
+  if (wrong(number)) std::rotate(matrices.begin(), matrices.begin() + 1, matrices.end());
+  return matrices;
+}}
+
 }}  // namespace
 """
 
+# Without a choice of experts, their numbers would be whatever lies there: no engine to be run.
 _CALL = re.compile(
-    r"^  ((?:ops_\.\w+|copy_rows|attention_\d_->run|qwen3::\w+|native::\w+<[^;]*?>::run)"
+    r"^  ((?:ops_\.\w+|copy_rows|attention_\d_->run|qwen3::\w+|"
+    r"native::(?!ChooseExperts)\w+<[^;]*?>::run)"
     r"\([^;]*\);)$",
     re.MULTILINE,
 )
@@ -74,7 +82,8 @@ _FLOAT = re.compile(r"(?<!nullptr, )(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?f\b")
 _COLUMNS = re.compile(r"\.columns\((\d+), ")
 _TABLE = re.compile(r"(rope|angle)_tables\(\s*([^;]+?),\s*(\d+),\s*([^\s,]+)\)(?=;)")
 _WINDOW = re.compile(r"/\*window=\*/(\d+)")
-_UPLOAD = re.compile(r"(?:upload|bind)\(source, [^;]*\)(?=;)")
+_UPLOAD = re.compile(r"(?:upload|bind|bind_each)\(source, [^;]*\)(?=;)")
+_NORMALIZE = re.compile(r"/\*normalize=\*/(true|false)")
 _SWAPPED = {
     "gate and up": re.compile(r"((?:ops_\.swiglu|native::SwiGlu>::run)\(\w+, )(\w+), (\w+)(?=\);)"),
     "sin and cos": re.compile(r"(?<=positions_)(, )(\S+\.sin), (\S+\.cos)"),
@@ -108,6 +117,7 @@ def instrument(engine_cpp: str) -> Instrumented:
     _switch_tables(result)
     _switch_windows(result)
     _switch(result, _FLOAT, "another number in", "wrong_float({number}, {0})")
+    _switch(result, _NORMALIZE, "the other choice in", "{0} != wrong({number})")
     _switch(result, _COLUMNS, "other columns in", ".columns(wrong_column({number}, {1}), ")
     _switch(result, _CALL, "dropped", "  if (!wrong({number})) {1}")
     includes, namespace, head = head.partition("\nnamespace ")

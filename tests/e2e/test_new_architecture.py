@@ -116,10 +116,12 @@ layer:
   - a = linear(a, weight=attn.out, out=hidden_size)
   - m = linear(x, weight=mlp.up, out=intermediate_size)
   - m = linear(relu2(m), weight=mlp.down, out=hidden_size, bias=true)
+  - m = m * sigmoid(linear(x, weight=mlp.share, out=1))
+  - a = layer_norm(a, weight=attn.norm, eps=rms_norm_eps)
   - h = h + branch_scale * (a + m)
 
 epilogue:
-  - h = rms_norm(h, weight=final_norm)
+  - h = layer_norm(h, weight=final_norm, eps=0.1, bias=false)
   - logits = linear(h, weight=wte, out=vocab_size)
 """
 

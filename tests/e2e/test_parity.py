@@ -20,7 +20,6 @@ from tests.reference.models import GREEDY_STEPS, ReferenceModel, assert_logits_m
 # What the portable lowering refuses, and the op that it names.
 REFUSED = {"qwen3-moe": "moe", "qwen3-moe-mixed": "moe", "gemma3-softcap": "tanh"}
 COMPILED = [case for case in CASES if case.id not in REFUSED]
-NATIVE = [case for case in CASES if REFUSED.get(case.id) != "moe"]
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=GREEDY_STEPS, ignore_eos=True)
 
@@ -59,7 +58,7 @@ def test_real_infinicore(case, reference, open_llm, real_infinicore):
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("case", NATIVE, ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_native_kernels(case, reference, open_llm):
     model = reference(case)
     assert_parity(open_llm(model.path, lowering="native"), model)

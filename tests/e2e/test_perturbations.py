@@ -84,6 +84,15 @@ NAMED_NATIVE = {
         r"dropped: native::Linear.*o_proj",
         r"the next row of: w\.k_proj_bias",
     ],
+    "qwen3-moe": [
+        r"the other choice in: native::ChooseExperts",
+        r"the next row of: w\.gate = ",
+        r"the next row of: w\.gate_proj",
+        r"the next row of: w\.up_proj",
+        r"the next row of: w\.down_proj",
+        r"dropped: native::MixExperts",
+        r"another number in: native::Linear<Element, 52, 5>",
+    ],
 }
 
 

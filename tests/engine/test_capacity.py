@@ -196,6 +196,22 @@ def test_a_length_by_default_leaves_room_for_the_rest(monkeypatch, groups):
     assert 4_000_000 - per_unit < taken <= 4_000_000
 
 
+def test_blocks_beside_slots(monkeypatch):
+    """Every sequence has a slot of its longest; what is left of the budget becomes blocks."""
+    free(monkeypatch, 1 << 40)
+    slots, blocks = group(), paged()
+    lengths, seqs = 128, 4
+    per_slot, per_block = 128 * slots.bytes_per_token, 32 * blocks.bytes_per_token
+    least = seqs * per_slot + 4 * per_block
+    both = {"groups": (slots, blocks), "max_model_len": lengths, "max_num_seqs": seqs}
+    found = plan(kv_cache_memory=least + 3 * per_block + 5, **both)
+    assert found.num_blocks == 4 + 3
+    assert found.kv_cache_bytes == least + 3 * per_block
+    assert plan(kv_cache_memory=1 << 30, **both).num_blocks == 4 * seqs, "no more than there can be"
+    with pytest.raises(EngineError, match="do not fit kv_cache_memory"):
+        plan(kv_cache_memory=least - 1, **both)
+
+
 @pytest.mark.parametrize("name", ["max_num_seqs", "max_model_len", "max_num_batched_tokens"])
 @pytest.mark.parametrize("value", [0, -5])
 def test_limits_are_positive(name, value):
@@ -251,6 +267,16 @@ def test_a_budget_nothing_fits():
         "  got:      10000 bytes, 512 bytes per token of all sequences\n"
         "  hint:     a larger kv_cache_memory or a smaller max_num_seqs"
     )
+
+
+def test_fewer_sequences_do_not_help_where_one_alone_does_not_fit():
+    with pytest.raises(EngineError, match="no sequence fits") as caught:
+        plan_capacity(
+            (dataclasses.replace(group(), kind="paged", block_size=32),),
+            100,
+            Limits(kv_cache_memory=10),
+        )
+    assert str(caught.value).endswith("hint:     a larger kv_cache_memory")
 
 
 @given(

@@ -177,7 +177,8 @@ def test_an_override_changes_the_answer(reference):
         ({"ignore_config_keys": "abc"}, CodegenError, "list of config fields"),
         ({"dtype": None}, CodegenError, "expected: auto, float32, bfloat16 or float16"),
         ({"dtype": 16}, CodegenError, "got:      16"),
-        ({"kv_cache_memory": "1G"}, EngineError, "whole number of bytes"),
+        ({"kv_cache_memory": "1G"}, CodegenError, "such as 2GiB"),
+        ({"kv_cache_memory": 1.5}, EngineError, "whole number of bytes"),
         ({"max_model_len": 32.0}, EngineError, "max_model_len must be positive"),
     ],
 )

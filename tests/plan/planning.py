@@ -36,6 +36,7 @@ def request(device: str = "cpu", release: str = "0.1.0", **fields: Any) -> PlanR
     """What a plan is made for, of a device by its name."""
     api, spec = load_api(release), load_device(device)
     target = TargetPlan(
+        name=spec.name,
         device=spec.infinicore,
         enumerator=api.device_constant(spec.infinicore),
         lowering="portable",

@@ -102,6 +102,7 @@ def test_only_the_branch_taken_is_computed() -> None:
         ("round_up(x, 2)", "a.yaml:7: 'round_up' takes whole numbers"),
         ("round_up(n, 0)", "a.yaml:7: 'round_up' takes whole numbers"),
         ("round_to(n, 'int8')", "a.yaml:7: 'round_to' takes a number and a dtype"),
+        ("round_to(n, layer)", "a.yaml:7: 'round_to' takes a number and a dtype"),
         ("round_to(1e300, 'float16')", "a.yaml:7: 'round_to(1e+300, 'float16')' is out of bounds"),
     ],
 )

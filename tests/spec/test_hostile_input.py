@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from qwen3_codegen.errors import SpecError
 from qwen3_codegen.paths import modelspecs_dir
 from qwen3_codegen.spec.architecture import parse_architecture
 from qwen3_codegen.spec.catalog import architecture_names, load_model, model_names
+from qwen3_codegen.spec.config_source import _json_lines
+from qwen3_codegen.spec.device import load_device
 from qwen3_codegen.spec.model_file import parse_model_file
 from qwen3_codegen.spec.rules import SharedFields
 from qwen3_codegen.spec.yaml_loader import parse_yaml
-from tests.spec.descriptions import CONFIG, model
+from tests.spec.descriptions import CONFIG, error_of, model
 from tests.spec.test_transformers_configs import CASES, published
 
 FRAGMENTS = [
@@ -159,3 +162,71 @@ def test_deep_json_in_a_config(tmp_path: Path, capsys) -> None:
         error = capsys.readouterr().err
         assert error.startswith(f"error: {tmp_path}/config.json")
         assert "Traceback" not in error
+
+
+def refused_soon(load: Any, *arguments: Any) -> str:
+    """Returns a SpecError's text, told in less than a second of processor time."""
+    start = time.process_time()
+    error = error_of(load, *arguments)
+    assert time.process_time() - start < 1.0
+    return error
+
+
+def config_of(folder: Path, **fields: Any) -> str:
+    (folder / "config.json").write_text(json.dumps({**published("qwen3"), **fields}))
+    return str(folder)
+
+
+def test_thousands_of_unknown_keys(tmp_path: Path) -> None:
+    device = tmp_path / "device.yaml"
+    keys = "".join(f"key{number}: 1\n" for number in range(5000))
+    device.write_text(f"device: mine\nextends: cpu\n{keys}")
+    assert "... and 4980 more" in refused_soon(load_device, str(device))
+
+
+def test_thousands_of_config_fields(tmp_path: Path) -> None:
+    load_model(config_of(tmp_path))
+    error = refused_soon(
+        load_model, config_of(tmp_path, **{f"field{number}": 1 for number in range(20_000)})
+    )
+    assert "the config has too many fields" in error
+
+
+def test_a_head_too_large_for_a_table_of_angles(tmp_path: Path) -> None:
+    assert load_model(config_of(tmp_path, head_dim=1 << 16)).rope["rope"].rotary_dim == 1 << 16
+    error = refused_soon(load_model, config_of(tmp_path, head_dim=10**9))
+    assert "the rotated part of a head is too large" in error
+    assert "config.json:" in error
+
+
+def test_a_line_of_blanks_in_a_config(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type":' + " " * 200_000 + "1}\n" + " " * 200_000)
+    assert "no architecture for this model_type" in refused_soon(load_model, str(tmp_path))
+
+
+def test_lines_of_keys_are_still_found() -> None:
+    text = '{"a": 1,\n  "b" : 2\n , "c": 3\n, "d": 4\n{ "e": 5}'
+    assert _json_lines(text) == {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5}
+
+
+@pytest.mark.parametrize("name", ["x" * 3000, "a\x00b"], ids=["long", "zero"])
+def test_a_path_no_file_system_has(name: str, tmp_path: Path) -> None:
+    assert "not found" in error_of(load_device, f"{name}.yaml")
+    assert "not found" in error_of(load_model, f"{name}.yaml")
+    assert "no model spec or checkpoint" in error_of(load_model, name)
+    device = tmp_path / "device.yaml"
+    device.write_text(f'device: mine\nextends: "{name}.yaml"\n'.replace("\x00", "\\0"))
+    assert "device description not found" in error_of(load_device, str(device))
+    spec = tmp_path / "model.yaml"
+    spec.write_text(
+        f'name: mine\narchitecture: "{name}.yaml"\nconfig: {{}}\n'.replace("\x00", "\\0")
+    )
+    assert "architecture file not found" in error_of(load_model, str(spec))
+
+
+def test_a_message_shows_what_it_quotes_without_obeying_it(tmp_path: Path) -> None:
+    key = "a\x1b[31m\x00\u202e\ud800\u2028" + "k" * 100_000
+    error = error_of(load_model, config_of(tmp_path, **{key: 1}))
+    assert r"config field 'a\x1b[31m\x00\u202e\ud800\u2028kkk" in error
+    assert len(error) < 20_000
+    assert error.replace("\n", "").isprintable()

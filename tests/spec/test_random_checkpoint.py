@@ -139,7 +139,22 @@ def test_the_command_writes_a_folder(tmp_path: Path, capsys) -> None:
     model = AutoModelForCausalLM.from_pretrained(output)
     assert model.dtype is torch.bfloat16
     assert main(arguments) == 2
-    assert "the folder exists and is not empty" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "the folder exists and is not empty" in error
+    assert "--force replaces this one" in error
+    assert main([*arguments, "--seed", "1", "--force"]) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["random"]
+    other = AutoModelForCausalLM.from_pretrained(output)
+    assert not torch.equal(other.lm_head.weight, model.lm_head.weight)
+
+
+def test_force_spares_a_folder_with_anything_else(tmp_path: Path, capsys) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    (tmp_path / "config.json").write_text("{}")
+    arguments = ["random", "--spec", "smollm2-135m", "--layers", "1", "--set", "vocab_size=99"]
+    assert main([*arguments, "-o", str(tmp_path), "--force"]) == 2
+    assert "name another, or remove this one" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"thesis.txt", "config.json"}
 
 
 def test_fewer_layers_shorten_lists_with_an_entry_per_layer(tmp_path: Path, capsys) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from transformers import AutoConfig
 
 from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.spec.model import ModelSpec
@@ -92,6 +91,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def load(fields: Mapping[str, Any], directory: Path) -> tuple[ModelSpec, Any]:
     """Reads one config.json twice: by us, and by transformers."""
+    from transformers import AutoConfig  # slow to import, and others need only the configs
+
     directory.mkdir(exist_ok=True)
     (directory / "config.json").write_text(json.dumps(fields, indent=2))
     return load_model(str(directory)), AutoConfig.from_pretrained(directory)
@@ -330,6 +331,8 @@ def test_qwen3_next_has_no_windows(tmp_path: Path) -> None:
 
 
 def test_every_field_of_transformers_qwen3_next_is_known(tmp_path: Path) -> None:
+    from transformers import AutoConfig
+
     AutoConfig.for_model("qwen3_next", **BASE).save_pretrained(tmp_path)
     assert load_model(str(tmp_path)).ignored_config_keys == ()
 

@@ -15,7 +15,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen3_codegen.build.cache import cached_folder, content_key, folder_lock, source_texts
+from qwen3_codegen.build.cache import (
+    cache_in_use,
+    cached_folder,
+    content_key,
+    folder_lock,
+    source_texts,
+)
 from qwen3_codegen.build.cmake import cmake_build
 from qwen3_codegen.build.toolchain import InstructionSet, Toolchain
 from qwen3_codegen.emission.render import write_files
@@ -76,7 +82,7 @@ def build_engine(
         BuildError: Something did not compile. The engine's sources stay in ``directory``, for the
             message names their lines.
     """
-    with folder_lock(directory):
+    with cache_in_use(), folder_lock(directory):
         return _build_locked(directory, files, request, notify, force=force)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import shutil
 import tempfile
@@ -32,6 +33,33 @@ def source_texts(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     files = sorted(path for path in folder.rglob("*") if path.suffix in suffixes)
     texts = (path.read_text(encoding="utf-8", errors="backslashreplace") for path in files)
     return [f"{path.relative_to(folder)}\n{text}" for path, text in zip(files, texts, strict=True)]
+
+
+@contextmanager
+def cache_in_use() -> Iterator[None]:
+    """Keeps the cache from being cleared meanwhile; any number of processes may hold this."""
+    with _whole_cache(fcntl.LOCK_SH):
+        yield
+
+
+@contextmanager
+def cache_for_oneself() -> Iterator[None]:
+    """Keeps everybody else from using the cache.
+
+    Raises:
+        BlockingIOError: Somebody uses it now.
+    """
+    with _whole_cache(fcntl.LOCK_EX | fcntl.LOCK_NB):
+        yield
+
+
+@contextmanager
+def _whole_cache(how: int) -> Iterator[None]:
+    """The system lets go of the lock when the process ends, however it does."""
+    cache_dir().mkdir(parents=True, exist_ok=True)
+    with (cache_dir() / ".in-use.lock").open("a") as stream:
+        fcntl.flock(stream, how)
+        yield
 
 
 @contextmanager
@@ -67,14 +95,14 @@ def cached_folder(
         scratch = Path(tempfile.mkdtemp(dir=parent, prefix=f".{key}."))
         try:
             make(scratch)
-            _put_in_place(scratch, target)
+            put_in_place(scratch, target)
         except BaseException:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
     return target
 
 
-def _put_in_place(scratch: Path, target: Path) -> None:
+def put_in_place(scratch: Path, target: Path) -> None:
     """Renames, which nobody can see half of; a folder with files in it must get out of the way."""
     if target.is_dir():
         old = target.with_name(f".{target.name}.old")

@@ -8,10 +8,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from qwen3_codegen.build.standalone import SOURCES_FOLDER, has_standalone
 from qwen3_codegen.build.toolchain import instruction_set
 from qwen3_codegen.cli.options import (
     add_spec_options,
     add_target_options,
+    kv_cache_dtype,
     own_functions,
     parse_overrides,
     refuse_unavailable,
@@ -21,12 +23,13 @@ from qwen3_codegen.compile import (
     CompileOptions,
     Spelling,
     build_model,
+    dtype_notes,
     emit_model,
     plan_model,
 )
 from qwen3_codegen.progress import format_bytes, say, status
 from qwen3_codegen.spec.catalog import load_model
-from qwen3_codegen.spec.device import DeviceSpec, load_device, parse_dtype
+from qwen3_codegen.spec.device import load_device, parse_dtype
 from qwen3_runtime.engine.manifest import MANIFEST_FILE, TRACED_KEY
 
 _CONFIGURATION = ("architecture", "device", "infinicore", "dtype", "rope", "overrides", TRACED_KEY)
@@ -36,6 +39,7 @@ _EXAMPLES = """\
 examples:
   qwen3-codegen build --spec qwen3-1.7b --dev cpu
   qwen3-codegen build --spec qwen3-1.7b --dev mlu --emit-only
+  qwen3-codegen build --spec qwen3-1.7b --dev cpu --isa avx2 --standalone
   qwen3-codegen build --spec my-model.yaml --set num_hidden_layers=2 --dump-ir ir/
 
 then:
@@ -62,6 +66,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--out", type=Path, default=Path("generated"), help="parent folder (./generated)"
     )
     parser.add_argument("--emit-only", action="store_true", help="write sources, compile nothing")
+    parser.add_argument(
+        "--standalone",
+        action="store_true",
+        help="copy the C++ sources in, so that pip or CMake can build the folder elsewhere",
+    )
     parser.add_argument(
         "--force", action="store_true", help="compile the engine even if nothing changed"
     )
@@ -90,22 +99,21 @@ def run(args: argparse.Namespace) -> int:
         say(f"note: {note}")
     options = CompileOptions(
         dtype=parse_dtype(args.dtype) if args.dtype else None,
+        kv_cache_dtype=kv_cache_dtype(args),
         infinicore=args.infinicore,
         release=args.infinicore_api,
         isa=args.isa,
         lowering=args.lowering,
         dump_ir=args.dump_ir,
         trace=args.trace,
+        standalone=args.standalone,
         spelling=Spelling(spec=args.spec, dev=args.dev, arch=args.arch, ops=tuple(args.ops)),
     )
     device = load_device(args.dev)
     compiled = plan_model(spec, device, options)
-    if options.dtype is None and compiled.plan.dtype is not spec.dtype:
-        say(
-            f"note: {args.dev} does not compute in {spec.dtype.value}, the model's dtype; "
-            f"{compiled.plan.dtype.value} is used"
-        )
-    say(summary(compiled, device))
+    for note in dtype_notes(spec, device, compiled, options):
+        say(f"note: {note}")
+    say(summary(compiled))
     _announce_replacement(args.out / compiled.plan.module_name, compiled)
     if args.emit_only:
         directory, what = emit_model(compiled, args.out), "emitted"
@@ -123,6 +131,8 @@ def _announce_replacement(directory: Path, compiled: CompiledPlan) -> None:
 
     An engine's folder is named after model and device alone.
     """
+    if compiled.sources is None and has_standalone(directory):
+        say(f"note: removes {directory / SOURCES_FOLDER}; with --standalone it would stay")
     try:
         old = json.loads((directory / MANIFEST_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -139,18 +149,24 @@ def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[s
     if isinstance(configs[0], dict) and isinstance(configs[1], dict):
         names = dict.fromkeys([*configs[0], *configs[1]])
         fields = [name for name in names if configs[0].get(name) != configs[1].get(name)]
-    return fields + [key for key in _CONFIGURATION if old.get(key) != new.get(key)]
+    different = fields + [key for key in _CONFIGURATION if old.get(key) != new.get(key)]
+    if "dtype" not in different and _cache_dtypes(old) != _cache_dtypes(new):
+        different.append("kv_cache_dtype")
+    return different
 
 
-def summary(compiled: CompiledPlan, device: DeviceSpec) -> str:
+def _cache_dtypes(manifest: Mapping[str, object]) -> set[object]:
+    groups = manifest.get("cache_groups")
+    groups = groups if isinstance(groups, list) else []
+    return {group.get("dtype") for group in groups if isinstance(group, dict)}
+
+
+def summary(compiled: CompiledPlan) -> str:
     """Returns what a user should know of a plan before it is built."""
     plan, memory = compiled.plan, compiled.plan.memory
-    named = (
-        device.name if device.name == device.infinicore else f"{device.name} ({device.infinicore})"
-    )
     emulated = " (emulated on the CPU)" if plan.target.emulated else ""
     return (
-        f"{plan.model_name} on {named}{emulated}, {plan.dtype.value}, "
+        f"{plan.model_name} on {plan.target.title}{emulated}, {plan.dtype.value}, "
         f"InfiniCore {plan.target.release} {plan.target.infinicore}: "
         f"{format_bytes(memory.weight_bytes)} of weights, "
         f"{format_bytes(memory.kv_bytes_per_token)} of keys and values per token"

@@ -14,6 +14,11 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qwen3_codegen.errors import CodegenError
+    from qwen3_runtime.errors import RuntimeFault
 
 _COMMANDS = {
     "build": ("build", "compile the engine of a model spec for a device"),
@@ -42,6 +47,7 @@ first steps:
 """
 
 EXIT_BAD_INPUT = 2
+_LIMITS = ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "kv_cache_memory")
 _MEMORY_HINT = "a smaller model, or a smaller --max-model-len"
 
 
@@ -87,7 +93,7 @@ def _run(namespace: argparse.Namespace) -> int:
         code: int = namespace.run(namespace)
         sys.stdout.flush()
     except (CodegenError, RuntimeFault) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_with_flags(error, namespace)}", file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -103,6 +109,15 @@ def _run(namespace: argparse.Namespace) -> int:
         print(f"error: out of memory\n  hint:     {_MEMORY_HINT}", file=sys.stderr)
         return EXIT_BAD_INPUT
     return code
+
+
+def _with_flags(error: CodegenError | RuntimeFault, namespace: argparse.Namespace) -> str:
+    """An error's text with options in its hint as the command line spells them."""
+    if error.hint is not None:
+        for name in _LIMITS:
+            if hasattr(namespace, name):
+                error.hint = error.hint.replace(name, f"--{name.replace('_', '-')}")
+    return str(error)
 
 
 def _other_folder(error: OSError, namespace: argparse.Namespace) -> str:

@@ -14,10 +14,11 @@ from qwen3_codegen.cli.options import (
     refuse_unavailable,
 )
 from qwen3_codegen.errors import CodegenError
-from qwen3_codegen.progress import say
+from qwen3_codegen.progress import format_bytes, say
 
 if TYPE_CHECKING:
     from qwen3_codegen.llm import LLM
+    from qwen3_runtime.engine.batch import Engine
     from qwen3_runtime.sampling import SamplingParams
 
 
@@ -38,8 +39,26 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         default="compiled",
         help="interpreter runs the graph in NumPy, in float32: slow, but needs no compiler",
     )
-    parser.add_argument(
+    group = parser.add_argument_group(
+        "memory", "what is left out is chosen to fit the free memory, and said"
+    )
+    group.add_argument(
         "--max-model-len", type=int, metavar="N", help="most tokens of prompt and answer together"
+    )
+    group.add_argument(
+        "--max-num-seqs",
+        type=int,
+        metavar="N",
+        help="most sequences in flight; default: as many as there are prompts",
+    )
+    group.add_argument(
+        "--max-num-batched-tokens", type=int, metavar="N", help="most tokens of a step"
+    )
+    group.add_argument(
+        "--kv-cache-memory",
+        metavar="SIZE",
+        help="for keys and values: 2GiB, 512MB, or bytes; default: a quarter of the free memory, "
+        "at most 2 GiB",
     )
 
 
@@ -86,10 +105,7 @@ def open_model(args: argparse.Namespace, max_num_seqs: int) -> LLM:
     llm = LLM(args.model, **model_arguments(args, max_num_seqs))
     for note in llm.notes:
         say(f"note: {note}")
-    say(
-        f"{llm.spec.name}: ready in {time.monotonic() - started:.1f} s, "
-        f"context {llm.engine.max_model_len} tokens"
-    )
+    say(f"{llm.spec.name}: ready in {time.monotonic() - started:.1f} s, {_limits(llm.engine)}")
     return llm
 
 
@@ -98,8 +114,11 @@ def model_arguments(args: argparse.Namespace, max_num_seqs: int) -> dict[str, An
     return {
         "dev": args.dev,
         "dtype": args.dtype or "auto",
-        "max_num_seqs": max_num_seqs,
+        "kv_cache_dtype": args.kv_cache_dtype,
+        "max_num_seqs": max_num_seqs if args.max_num_seqs is None else args.max_num_seqs,
         "max_model_len": args.max_model_len,
+        "max_num_batched_tokens": args.max_num_batched_tokens,
+        "kv_cache_memory": args.kv_cache_memory,
         "engine": args.engine,
         "arch": args.arch,
         "overrides": parse_overrides(args.overrides),
@@ -110,6 +129,16 @@ def model_arguments(args: argparse.Namespace, max_num_seqs: int) -> dict[str, An
         "lowering": args.lowering,
         "ops": args.ops,
     }
+
+
+def _limits(engine: Engine) -> str:
+    """What the engine has room for."""
+    from qwen3_runtime.engine.compiled import CompiledEngine
+
+    limits = f"context {engine.max_model_len} tokens, {engine.max_num_seqs} in flight at most"
+    if not isinstance(engine, CompiledEngine):
+        return limits
+    return f"{limits}, {format_bytes(engine.capacity.kv_cache_bytes)} for keys and values"
 
 
 def require_tokenizer(model: str, hint: str) -> None:

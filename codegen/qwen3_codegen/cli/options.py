@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
+from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import CodegenError
+from qwen3_codegen.spec.device import parse_dtype
 from qwen3_codegen.spec.functions import FunctionTable
 
 
@@ -62,6 +65,13 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         "--dtype", metavar="T", help="float32, bfloat16 or float16; default: the model's own"
     )
     parser.add_argument(
+        "--kv-cache-dtype",
+        default="auto",
+        metavar="T",
+        help="what keys and values are kept in: auto (default, what the engine computes in), "
+        "float32, bfloat16 or float16; native lowering only",
+    )
+    parser.add_argument(
         "--infinicore",
         default="embedded",
         metavar="WHICH",
@@ -110,6 +120,11 @@ def refuse_unavailable(args: argparse.Namespace) -> None:
         )
 
 
+def kv_cache_dtype(args: argparse.Namespace) -> DType | None:
+    """Returns what keys and values are kept in, None for ``auto``."""
+    return None if args.kv_cache_dtype == "auto" else parse_dtype(args.kv_cache_dtype)
+
+
 def parse_overrides(pairs: list[str]) -> dict[str, str]:
     """Returns ``--set`` pairs as a mapping.
 
@@ -143,6 +158,6 @@ def own_functions(args: argparse.Namespace) -> FunctionTable:
 def existing_path(text: str) -> Path:
     """Returns a path that must exist, as an argparse type."""
     path = Path(text)
-    if not path.exists():
+    if not os.path.exists(path):
         raise argparse.ArgumentTypeError(f"{text} does not exist")
     return path

@@ -32,6 +32,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--dtype", metavar="T", help="float32, bfloat16 or float16")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of every draw (0)")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--force", action="store_true", help="replace a checkpoint of this kind")
     parser.set_defaults(run=run)
 
 
@@ -48,7 +49,9 @@ def run(args: argparse.Namespace) -> int:
     for note in spec.notes:
         say(f"note: {note}")
     with progress_bar("Writing weights") as progress:
-        num_bytes = write_random_checkpoint(spec, args.output, seed=args.seed, progress=progress)
+        num_bytes = write_random_checkpoint(
+            spec, args.output, seed=args.seed, progress=progress, replace=args.force
+        )
     say(f"{format_bytes(num_bytes)} of {spec.dtype.value} weights")
     print(args.output)
     return 0

@@ -20,6 +20,7 @@ examples:
 The OpenAI clients use it with base_url="http://127.0.0.1:8000/v1". A chat page is at
 http://127.0.0.1:8000/. Ctrl-C or SIGTERM lets running answers end; a second one does not wait.
 """
+_MAX_NUM_SEQS = 16
 _KEY_VARIABLE = "QWEN3_CODEGEN_API_KEY"
 
 
@@ -42,12 +43,10 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     engine = parser.add_argument_group("batching")
     engine.add_argument(
         "--max-batch",
-        "--max-num-seqs",
         dest="max_num_seqs",
         type=int,
-        default=16,
         metavar="N",
-        help="most answers in flight at once; further ones wait; default: 16",
+        help="the same as --max-num-seqs: most answers in flight at once; default: 16",
     )
     engine.add_argument(
         "--max-tokens",
@@ -116,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
     from qwen3_runtime.server import ServerSettings, serve
 
     prepared = prepare_model(
-        args.model, model_arguments(args, args.max_num_seqs), args.served_model_name
+        args.model, model_arguments(args, _MAX_NUM_SEQS), args.served_model_name
     )
     settings = ServerSettings(
         model_names=prepared.names,

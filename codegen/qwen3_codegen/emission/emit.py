@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from qwen3_codegen.emission.cpp import CppIdentifier
 from qwen3_codegen.emission.engine_view import OWN_FOLDER, engine_title, engine_view
@@ -15,13 +15,19 @@ from qwen3_codegen.infinicore.api import InfiniCoreApi
 from qwen3_codegen.plan.records import EnginePlan, RegionPlan
 
 
-def emit_engine(plan: EnginePlan, api: InfiniCoreApi, regenerate: str) -> Mapping[str, str]:
+def emit_engine(
+    plan: EnginePlan,
+    api: InfiniCoreApi,
+    regenerate: str,
+    isa_flags: Sequence[str] = ("-march=native",),
+) -> Mapping[str, str]:
     """Returns the text of every file of an engine's folder, by name.
 
     Args:
         plan: The plan.
         api: InfiniCore's API of the plan's release.
         regenerate: Command line that makes the folder again, for the head of the sources.
+        isa_flags: Compiler flags of the instruction set that is chosen unless told otherwise.
     """
     renderer = Renderer()
 
@@ -29,7 +35,7 @@ def emit_engine(plan: EnginePlan, api: InfiniCoreApi, regenerate: str) -> Mappin
         return renderer.render("region.cpp.jinja", region_view(region))
 
     engine = engine_view(plan, regenerate, body_of)
-    project = _project_view(plan)
+    project = _project_view(plan, isa_flags)
     files = {name: renderer.render(f"{name}.jinja", project) for name in _PROJECT_FILES}
     if plan.target.lowering == "native":
         for name in ("engine.hpp", "engine.cpp", "kernels.cpp"):
@@ -65,7 +71,7 @@ def _own_headers(plan: EnginePlan) -> Mapping[str, str]:
     }
 
 
-def _project_view(plan: EnginePlan) -> ProjectView:
+def _project_view(plan: EnginePlan, isa_flags: Sequence[str]) -> ProjectView:
     module = CppIdentifier(plan.module_name)
     return ProjectView(
         title=engine_title(plan).replace('"', "'"),
@@ -73,5 +79,6 @@ def _project_view(plan: EnginePlan) -> ProjectView:
         module_name=module,
         distribution_name=module.replace("_", "-"),
         release=plan.target.release,
+        isa_flags=" ".join(isa_flags),
         sources="engine.cpp kernels.cpp" if plan.target.lowering == "native" else "engine.cpp",
     )

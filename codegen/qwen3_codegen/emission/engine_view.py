@@ -72,7 +72,7 @@ _ELEMENTS = {
 def engine_title(plan: EnginePlan) -> str:
     """One line that says what an engine is."""
     return cpp_comment(
-        f"Engine of {plan.model_name} ({plan.architecture}) for {plan.target.device} in "
+        f"Engine of {plan.model_name} ({plan.architecture}) for {plan.target.title} in "
         f"{plan.dtype.value}, on InfiniCore {plan.target.release}."
     )
 
@@ -87,7 +87,7 @@ def engine_view(
         regenerate: Command line that makes the engine again.
         body_of: Prints the steps of a region.
     """
-    kinds, load = _layer_kinds(plan, body_of), _load(plan)
+    kinds = _layer_kinds(plan, body_of)
     return EngineView(
         header=engine_header(plan, regenerate),
         sizes=_sizes(plan),
@@ -110,8 +110,8 @@ def engine_view(
             + ", ".join(f"{i} {kind.name}" for i, kind in enumerate(plan.layer_kinds)),
             0,
         ),
-        weights=_weights(plan.prologue, plan, f"weights_.{{}} = {load}", ("source",)),
-        buffers=tuple(_buffer(buffer) for buffer in plan.buffers),
+        weights=_weights(plan.prologue, plan, "weights_", ("source",)),
+        buffers=tuple(_buffer(buffer, plan) for buffer in plan.buffers),
         scratch_columns=plan.scratch_columns,
         has_scratch=plan.scratch_columns > 0,
         constants=tuple(
@@ -128,7 +128,7 @@ def engine_view(
         ),
         has_attention=bool(plan.attention_shapes),
         windows=cpp_braced(window or 0 for window in plan.windows),
-        cache_groups=tuple(_cache_group(group) for group in plan.cache_groups),
+        cache_groups=tuple(_cache_group(group, plan) for group in plan.cache_groups),
         prologue=FunctionView(
             name="prologue", body=body_of(plan.prologue), result=local_name(plan.prologue.result)
         ),
@@ -138,9 +138,11 @@ def engine_view(
     )
 
 
-def _load(plan: EnginePlan) -> str:
+def _load(weight: WeightPlan, plan: EnginePlan) -> str:
     """The method that brings a weight to where the engine reads it."""
-    return "upload" if plan.target.lowering == "portable" else "bind"
+    if plan.target.lowering == "portable":
+        return "upload"
+    return "bind_each" if weight.is_split else "bind"
 
 
 def engine_header(plan: EnginePlan, regenerate: str) -> tuple[str, ...]:
@@ -177,30 +179,33 @@ def _target(target: TargetPlan) -> str:
 
 
 def _weights(
-    region: RegionPlan, plan: EnginePlan, statement: str, first_arguments: Sequence[str]
+    region: RegionPlan, plan: EnginePlan, owner: str, first_arguments: Sequence[str]
 ) -> tuple[WeightView, ...]:
-    return tuple(
-        _weight(weight, plan, statement.format(member_name(weight.name)), first_arguments)
-        for weight in region.weights
-    )
+    return tuple(_weight(weight, plan, owner, first_arguments) for weight in region.weights)
 
 
 def _weight(
-    weight: WeightPlan, plan: EnginePlan, head: str, first_arguments: Sequence[str]
+    weight: WeightPlan, plan: EnginePlan, owner: str, first_arguments: Sequence[str]
 ) -> WeightView:
     arguments = (
         *first_arguments,
         cpp_string(weight.name),
-        "kDtype" if weight.dtype is plan.dtype else _DTYPES[weight.dtype],
+        _dtype(weight.dtype, plan),
         cpp_braced(weight.shape),
     )
-    member = member_name(weight.name)
+    member, load = member_name(weight.name), _load(weight, plan)
+    type_ = "std::vector<Tensor>" if weight.is_split else "Tensor"
     comment = f"[{', '.join(map(str, weight.shape))}] {weight.dtype.value}{_made_of(weight)}"
     return WeightView(
         member=member,
-        declaration=declaration(f"Tensor {member};", comment, 2),
-        upload_arguments=call_arguments(head, arguments, 2),
+        declaration=declaration(f"{type_} {member};", comment, 2),
+        load=load,
+        load_arguments=call_arguments(f"{owner}.{member} = {load}", arguments, 2),
     )
+
+
+def _dtype(dtype: DType, plan: EnginePlan) -> str:
+    return "kDtype" if dtype is plan.dtype else _DTYPES[dtype]
 
 
 def _made_of(weight: WeightPlan) -> str:
@@ -220,7 +225,7 @@ def _layer_kinds(
             struct=CppIdentifier(f"{pascal_case(name)}Weights"),
             member=f"{name}s_",
             comment=comment_lines(_kind_comment(kind, plan), 0),
-            weights=_weights(kind, plan, f"w.{{}} = {_load(plan)}", ("source", "layer")),
+            weights=_weights(kind, plan, "w", ("source", "layer")),
             region=FunctionView(
                 name=CppIdentifier(name), body=body_of(kind), result=local_name(kind.result)
             ),
@@ -267,7 +272,7 @@ def _ranges(numbers: Sequence[int]) -> str:
     return ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
 
 
-def _buffer(buffer: BufferPlan) -> BufferView:
+def _buffer(buffer: BufferPlan, plan: EnginePlan) -> BufferView:
     is_logits = buffer.rows == "num_logit_rows"
     rows = "kMaxLogitRows" if is_logits else "max_num_batched_tokens"
     member = f"{member_name(buffer.name)}_"
@@ -275,6 +280,7 @@ def _buffer(buffer: BufferPlan) -> BufferView:
     return BufferView(
         member=member,
         declaration=declaration(f"Tensor {member};", comment, 2),
+        dtype=_dtype(buffer.dtype, plan),
         bound=rows if is_logits else f"options.{rows}",
         columns=buffer.columns,
     )
@@ -296,7 +302,7 @@ def _attention(index: int, shape: AttentionShape) -> AttentionView:
     )
 
 
-def _cache_group(group: CacheGroup) -> CacheGroupView:
+def _cache_group(group: CacheGroup, plan: EnginePlan) -> CacheGroupView:
     sizes = {
         "num_key_value_heads": group.num_key_value_heads,
         "head_dim": group.head_dim,
@@ -306,6 +312,7 @@ def _cache_group(group: CacheGroup) -> CacheGroupView:
     return CacheGroupView(
         name_literal=cpp_string(group.name),
         kind=f"k{pascal_case(group.kind)}",
+        dtype=_dtype(DType(group.dtype), plan),
         layers=f"{{{wrapped(map(str, group.layers), 8, tail=2)}}}",
         shape=", ".join(f"/*{name}=*/{size}" for name, size in sizes.items()),
     )

@@ -25,6 +25,7 @@ def manifest_text(plan: EnginePlan) -> str:
         "architecture": plan.architecture,
         "device": {
             "name": plan.target.device,
+            "description": plan.target.name,
             "lowering": plan.target.lowering,
             "emulated": plan.target.emulated,
         },
@@ -65,7 +66,12 @@ def manifest_text(plan: EnginePlan) -> str:
         },
         "weights": [
             *(_weight(weight, None) for weight in plan.prologue.weights),
-            *(_weight(weight, kind) for kind in plan.layer_kinds for weight in kind.weights),
+            *(
+                _weight(part, kind)
+                for kind in plan.layer_kinds
+                for weight in kind.weights
+                for part in weight.parts()
+            ),
         ],
         "ignored_tensors": list(plan.ignored_tensors),
         "sha256": {**plan.digests, "plan": content_digest(plan)},

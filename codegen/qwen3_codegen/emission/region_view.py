@@ -23,6 +23,8 @@ from qwen3_codegen.plan.records import (
     AttentionCall,
     AttentionOptions,
     Definition,
+    Flag,
+    FloatVector,
     HeadOptions,
     KernelArgument,
     KernelCall,
@@ -138,6 +140,12 @@ def _kernel_argument(argument: KernelArgument) -> str:
             return str(argument).lower()
         case int():
             return str(argument)
+        case tuple():
+            return f"{{{', '.join(map(tensor_expression, argument))}}}"
+        case Flag():
+            return f"/*{CppIdentifier(argument.name)}=*/{str(argument.value).lower()}"
+        case FloatVector():
+            return _address(argument.weight)
         case StepArgument():
             return _STEP_ARGUMENTS[argument]
         case HeadOptions():
@@ -151,12 +159,17 @@ def _kernel_argument(argument: KernelArgument) -> str:
     return cpp_float(argument)
 
 
+def _address(weight: TensorRef | None) -> str:
+    """Where a weight in float32 lies."""
+    return "nullptr" if weight is None else f"native::floats({tensor_expression(weight)})"
+
+
 def _head_options(options: HeadOptions) -> str:
     if options.norm is None and options.table is None:
         return "{}"
     norm, table = options.norm, options.table
     fields = [
-        "nullptr" if norm is None else f"native::floats({tensor_expression(norm)})",
+        _address(norm),
         cpp_float(options.epsilon),
     ]
     if table is not None:

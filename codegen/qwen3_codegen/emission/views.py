@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WeightView:
-    """A weight's member, its declaration as lines, and what ``upload`` is told about it."""
+    """A weight's member, its declaration as lines, and how it is brought there."""
 
     member: str
     declaration: tuple[str, ...]
-    upload_arguments: str
+    load: str
+    load_arguments: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,7 @@ class BufferView:
 
     member: str
     declaration: tuple[str, ...]
+    dtype: str
     bound: str
     columns: int
 
@@ -119,6 +121,7 @@ class CacheGroupView:
 
     name_literal: str
     kind: str
+    dtype: str
     layers: str
     shape: str
 
@@ -197,4 +200,5 @@ class ProjectView:
     module_name: str
     distribution_name: str
     release: str
+    isa_flags: str
     sources: str

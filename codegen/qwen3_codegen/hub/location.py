@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def locate_checkpoint(model: str | Path, *, show_progress: bool = True) -> Locat
         raise CodegenError(
             "a model spec has no weights", where=model, expected=_EXPECTED, hint=_makes_some(model)
         )
-    if not Path(model).exists():
+    if not os.path.exists(model):
         raise _nothing_there(str(model))
     return LocatedCheckpoint(Path(model))
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 __all__ = ["ModelId", "is_commit", "model_id_of"]
 
@@ -47,6 +47,6 @@ def model_id_of(text: str) -> ModelId | None:
     What exists is a path; so is what ends like a file, starts with a dot or has not just one slash.
     """
     match = _ID.fullmatch(text)
-    if match is None or ".." in text or text.lower().endswith(_FILES) or Path(text).exists():
+    if match is None or ".." in text or text.lower().endswith(_FILES) or os.path.exists(text):
         return None
     return ModelId(match["repository"], match["revision"] or "main")

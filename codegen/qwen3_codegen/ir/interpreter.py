@@ -7,7 +7,7 @@ for people who change a spec and want an answer without compiling. It is slow an
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -136,6 +136,14 @@ class Interpreter:
             EngineError: The batch is inconsistent or exceeds the engine's bounds.
         """
         return self._run(batch, None).astype(np.float32)
+
+    def copy_blocks(self, group: int, sources: Sequence[int], destinations: Sequence[int]) -> None:
+        """Refuses: the cache is contiguous and has no blocks."""
+        raise EngineError(
+            "the cache group is not paged: it has no blocks to copy",
+            where=self._graph.name,
+            got=f"group {group} of {len(self.cache_groups)}",
+        )
 
     def trace(self, batch: Batch, names: Collection[str] | None = None) -> dict[str, Array]:
         """Runs one step and returns every value by name, in order, weights left out.

@@ -28,6 +28,8 @@ class EngineContext:
     device: str
     device_label: str
     transpose_linear_weights: bool
+    cache_dtype: DType
+    """Of the keys and values of every cache group."""
     pool: BufferPool = field(default_factory=BufferPool)
     constants: dict[str, float] = field(default_factory=dict)
     attention_shapes: list[AttentionShape] = field(default_factory=list)
@@ -124,6 +126,14 @@ def number(node: Node, name: str) -> float:
     if not isinstance(value, int | float):
         raise TypeError(f"{node.op}: attribute {name} is {value!r}")
     return float(value)
+
+
+def window_of(node: Node) -> int | None:
+    """Returns the window of an attention; TypeError is our fault, the op table checks it."""
+    window = node.attributes["window"]
+    if window is not None and not isinstance(window, int):
+        raise TypeError(f"{node.op}: window is {window!r}")
+    return window
 
 
 def spread_vector(vector: TensorRef, type_: ValueType) -> TensorRef:

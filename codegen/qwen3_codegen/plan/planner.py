@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.infinicore.api import InfiniCoreApi
 from qwen3_codegen.ir.graph import AttributeValue, Graph, Node, Region, Value
@@ -30,7 +31,13 @@ from qwen3_codegen.plan.records import (
 from qwen3_codegen.plan.rope_layout import interleave_rotary_weights, interleaved_values
 from qwen3_codegen.plan.storage import Place, RegionStorage, row_elements
 from qwen3_codegen.plan.tracing import trace_calls, trace_parameters
-from qwen3_codegen.plan.weights import ModelWeights, layer_weights, linear_weights, total_bytes
+from qwen3_codegen.plan.weights import (
+    ModelWeights,
+    expert_weights,
+    layer_weights,
+    linear_weights,
+    total_bytes,
+)
 from qwen3_codegen.spec.model import RopeTable
 from qwen3_runtime.engine.batch import CacheGroup
 
@@ -48,6 +55,8 @@ class PlanRequest:
     spec_facts: Mapping[str, object]
     overrides: Mapping[str, object] = field(default_factory=dict)
     """What the user changed of the description, for the manifest."""
+    kv_cache_dtype: DType | None = None
+    """Of keys and values; None takes the dtype of the activations."""
     digests: Mapping[str, str]
     trace: bool = False
     """Whether values can be looked at while the engine runs."""
@@ -92,6 +101,7 @@ class _Planner:
             device=request.target.device,
             device_label=request.target.device,
             transpose_linear_weights=request.transpose_linear_weights,
+            cache_dtype=_cache_dtype(graph, request),
         )
         self._lowering = _LOWERINGS[request.target.lowering]
         self._model_weights = ModelWeights()
@@ -104,7 +114,7 @@ class _Planner:
         kinds = tuple(self._plan_kind(index, hidden) for index in range(len(graph.layer_kinds)))
         epilogue = self._plan_outer(graph.epilogue, hidden, is_prologue=False)
         prologue = replace(prologue, weights=self._model_weights.plans())
-        cache_groups = _cache_groups(graph, request.target.lowering)
+        cache_groups = _cache_groups(graph, request.target.lowering, self._engine.cache_dtype)
         buffers = self._engine.pool.plans()
         return EnginePlan(
             module_name=request.module_name,
@@ -159,7 +169,7 @@ class _Planner:
 
     def _plan_kind(self, index: int, hidden: Place) -> RegionPlan:
         region = self._graph.layer_kinds[index]
-        plans = layer_weights(region, self._transposed(region))
+        plans = layer_weights(region, self._transposed(region), expert_weights(region))
         weights = {plan.name: TensorRef(Origin.LAYER_WEIGHT, plan.name) for plan in plans}
         fixed = {region.parameters[0].name: hidden}
         parameters, steps = self._steps(region, weights, fixed, hidden)
@@ -347,7 +357,26 @@ def _used_tables(graph: Graph) -> Mapping[str, RopeTable]:
     return {name: table for name, table in graph.rope_tables.items() if name in used}
 
 
-def _cache_groups(graph: Graph, lowering: str) -> tuple[CacheGroup, ...]:
+def _cache_dtype(graph: Graph, request: PlanRequest) -> DType:
+    """What keys and values are kept in, the same in every group; by default the activations' dtype.
+
+    Raises:
+        LoweringError: The lowering has no cache of another dtype than its activations.
+    """
+    wanted = request.kv_cache_dtype
+    if wanted is None:
+        return graph.dtype
+    if request.target.lowering == "portable":
+        raise LoweringError(
+            "the portable lowering keeps keys and values in the dtype of the activations",
+            got=f"kv_cache_dtype {wanted.value}",
+            expected="auto",
+            hint="the native lowering of dev cpu has caches of other dtypes",
+        )
+    return wanted
+
+
+def _cache_groups(graph: Graph, lowering: str, dtype: DType) -> tuple[CacheGroup, ...]:
     """Layers with equal key/value heads, head size and window share a group."""
     layers: dict[tuple[int, int, int | None], list[int]] = {}
     for layer, kind in enumerate(graph.schedule):
@@ -372,7 +401,7 @@ def _cache_groups(graph: Graph, lowering: str) -> tuple[CacheGroup, ...]:
             num_key_value_heads=kv_heads,
             head_dim=head_dim,
             window=window,
-            dtype=graph.dtype.value,
+            dtype=dtype.value,
             block_size=None if lowering == "portable" else CACHE_BLOCK,
         )
         for (kv_heads, head_dim, window), members in layers.items()

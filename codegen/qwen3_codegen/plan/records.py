@@ -13,9 +13,11 @@ from typing import TypeAlias
 
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.ir.graph import ValueType
+from qwen3_codegen.ir.weights import tensor_templates
 from qwen3_codegen.spec.model import RopeTable
 from qwen3_codegen.spec.source import SourceLocation
 from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
+from qwen3_runtime.checkpoint.transform import Reshape, Rows, Stack
 from qwen3_runtime.engine.batch import CacheGroup
 
 
@@ -131,6 +133,21 @@ class StepArgument(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Flag:
+    """A choice, by the name that the code shows beside it."""
+
+    name: str
+    value: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FloatVector:
+    """A weight in float32 where a kernel takes its address; None is a null pointer."""
+
+    weight: TensorRef | None
+
+
+@dataclass(frozen=True, slots=True)
 class HeadOptions:
     """Norm and rotation of heads on their way to attention; None leaves a step out."""
 
@@ -149,8 +166,18 @@ class AttentionOptions:
 
 
 KernelArgument: TypeAlias = (
-    TensorRef | float | int | bool | StepArgument | HeadOptions | AttentionOptions
+    TensorRef
+    | tuple[TensorRef, ...]
+    | Flag
+    | float
+    | int
+    | bool
+    | StepArgument
+    | FloatVector
+    | HeadOptions
+    | AttentionOptions
 )
+"""Several tensors are one struct of ``ops.hpp``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +255,24 @@ class WeightPlan:
     dtype: DType
     expression: WeightExpression
     sources: Mapping[str, tuple[int, ...]]
+    is_split: bool = False
+    """Whether the engine holds a tensor per index of the first axis, so that each may stay where
+    its file is mapped."""
+
+    def parts(self) -> tuple[WeightPlan, ...]:
+        """The tensors the engine asks for: ``name.0`` onwards of a split weight, else itself."""
+        if not self.is_split:
+            return (self,)
+        return tuple(self._part(index) for index in range(self.shape[0]))
+
+    def _part(self, index: int) -> WeightPlan:
+        shape = self.shape[1:]
+        if isinstance(self.expression, Stack):
+            expression = self.expression.sources[index]
+        else:
+            expression = Reshape(Rows(self.expression, index, 1), shape)
+        sources = {name: self.sources[name] for name in tensor_templates(expression)}
+        return WeightPlan(f"{self.name}.{index}", shape, self.dtype, expression, sources)
 
     @property
     def num_bytes(self) -> int:
@@ -297,10 +342,12 @@ class MemoryPlan:
 
 @dataclass(frozen=True, slots=True)
 class TargetPlan:
-    """The device an engine is for, as InfiniCore names it."""
+    """The device an engine is for."""
 
+    name: str
+    """Of its description, e.g. ``board``."""
     device: str
-    """Canonical name, e.g. ``cambricon``."""
+    """InfiniCore's name, e.g. ``cambricon``."""
     enumerator: str
     """e.g. ``INFINI_DEVICE_CAMBRICON``."""
     lowering: str
@@ -308,6 +355,11 @@ class TargetPlan:
     emulated: bool
     infinicore: str
     """``embedded`` or ``installed``."""
+
+    @property
+    def title(self) -> str:
+        """The device's name, with InfiniCore's where that is another."""
+        return self.name if self.name == self.device else f"{self.name} ({self.device})"
 
 
 @dataclass(frozen=True, slots=True)

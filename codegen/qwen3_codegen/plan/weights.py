@@ -48,9 +48,12 @@ def _same(first: WeightPlan, second: WeightPlan) -> bool:
     )
 
 
-def layer_weights(region: Region, transposed: frozenset[str]) -> tuple[WeightPlan, ...]:
-    """Returns the weights of a layer kind."""
-    return tuple(plan_weight(weight, transposed) for weight in region.weights)
+def layer_weights(
+    region: Region, transposed: frozenset[str], split: frozenset[str]
+) -> tuple[WeightPlan, ...]:
+    """Returns the weights of a layer kind; ``split`` names those kept as one matrix per expert."""
+    plans = (plan_weight(weight, transposed) for weight in region.weights)
+    return tuple(replace(plan, is_split=plan.name in split) for plan in plans)
 
 
 def plan_weight(weight: Weight, transposed: frozenset[str]) -> WeightPlan:
@@ -65,6 +68,12 @@ def plan_weight(weight: Weight, transposed: frozenset[str]) -> WeightPlan:
 def linear_weights(region: Region) -> frozenset[str]:
     """Names of the weights that linears multiply with."""
     return frozenset(node.inputs["weight"] for node in region.nodes if node.op == "linear")
+
+
+def expert_weights(region: Region) -> frozenset[str]:
+    """Names of the weights that hold a matrix per expert."""
+    mixtures = [node for node in region.nodes if node.op == "moe"]
+    return frozenset(node.inputs[role] for node in mixtures for role in ("gate", "up", "down"))
 
 
 def total_bytes(plans: Iterable[WeightPlan]) -> int:

@@ -31,6 +31,7 @@ __all__ = ["Progress", "write_random_checkpoint"]
 Progress: TypeAlias = Callable[[int, int, str], None]
 """Called with bytes done, bytes in all and the tensor's name."""
 
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _CHUNK = 1 << 20
 """Elements drawn at once."""
 _NUM_QUANTILES = 1 << 16
@@ -42,7 +43,12 @@ _STORED: dict[DType, tuple[str, Any]] = {
 
 
 def write_random_checkpoint(
-    spec: ModelSpec, directory: Path, *, seed: int, progress: Progress | None = None
+    spec: ModelSpec,
+    directory: Path,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    replace: bool = False,
 ) -> int:
     """Writes ``config.json`` and ``model.safetensors`` of a model with random weights.
 
@@ -54,6 +60,7 @@ def write_random_checkpoint(
         directory: The folder to make; must not exist, or be empty.
         seed: Of every draw.
         progress: Told after each chunk.
+        replace: Takes the place of a folder that holds such a checkpoint and nothing else.
 
     Returns:
         Bytes of the weights.
@@ -65,17 +72,17 @@ def write_random_checkpoint(
     graph = build_graph(spec)
     tensors = list(checkpoint_tensors(graph))
     total = sum(_num_bytes(tensor, spec.dtype) for tensor in tensors)
-    _check_target(directory, total)
+    _check_target(directory, total, replace)
     directory.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     try:
         os.chmod(partial, 0o755)
         text = json.dumps(config_json(spec), indent=2) + "\n"
-        (partial / "config.json").write_text(text, encoding="utf-8")
-        with (partial / "model.safetensors").open("wb") as stream:
+        (partial / _CONFIG).write_text(text, encoding="utf-8")
+        with (partial / _WEIGHTS).open("wb") as stream:
             writer = _Writer(stream, spec.dtype, seed, progress or (lambda *_: None), total)
             writer.write(tensors, weight_distributions(graph))
-        os.replace(partial, directory)
+        _put_in_place(partial, directory)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -86,12 +93,15 @@ def _num_bytes(tensor: CheckpointTensor, dtype: DType) -> int:
     return math.prod(tensor.shape) * dtype.size
 
 
-def _check_target(directory: Path, total: int) -> None:
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+def _check_target(directory: Path, total: int, replace: bool) -> None:
+    inside = {path.name for path in directory.iterdir()} if directory.is_dir() else None
+    replaceable = bool(inside) and {_CONFIG, _WEIGHTS}.issuperset(inside or ())
+    is_free = not directory.exists() or inside == set()
+    if not is_free and not (replace and replaceable):
         raise CodegenError(
             "the folder exists and is not empty",
             where=directory,
-            hint="name another, or remove this one",
+            hint=f"name another, or {'--force replaces' if replaceable else 'remove'} this one",
         )
     existing = next(parent for parent in directory.absolute().parents if parent.exists())
     free = shutil.disk_usage(existing).free
@@ -102,6 +112,17 @@ def _check_target(directory: Path, total: int) -> None:
             got=f"{free:,} bytes free",
             expected=f"{total:,} bytes",
         )
+
+
+def _put_in_place(partial: Path, directory: Path) -> None:
+    """Renames; a folder with files in it must get out of the way."""
+    if directory.is_dir() and any(directory.iterdir()):
+        old = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
+        os.replace(directory, old)
+        os.replace(partial, directory)
+        shutil.rmtree(old)
+    else:
+        os.replace(partial, directory)
 
 
 class _Writer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -83,9 +84,9 @@ def load_architecture(
     if reference.endswith(_SUFFIXES):
         shown = str((beside or Path()) / reference)
         file = Path(shown)
-        if file.is_dir():
+        if os.path.isdir(file):
             raise SpecError("an architecture is a file", where=where, got=f"the folder {shown}")
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise SpecError("architecture file not found", where=where, got=shown)
         return read_architecture(file, shown, shared, own_functions)
     if reference not in architecture_names():
@@ -166,9 +167,9 @@ def load_model(
     """
     path = Path(reference)
     if reference.endswith(_SUFFIXES):
-        if path.is_dir():
+        if os.path.isdir(path):
             raise SpecError("a model spec is a file", where=reference, got="a folder")
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise SpecError("model spec not found", where=reference, hint=_near_path(path))
         return _from_spec(
             path, reference, overrides, ignore_config_keys, architecture, name, own_functions
@@ -178,7 +179,7 @@ def load_model(
         return _from_spec(
             file, shown, overrides, ignore_config_keys, architecture, name, own_functions
         )
-    if not path.exists():
+    if not os.path.exists(path):
         raise SpecError(
             f"no model spec or checkpoint '{shorten(reference)}'",
             expected=f"a path, or one of {', '.join(model_names())}",
@@ -235,7 +236,7 @@ def load_checkpoint_model(
 
 
 def _near_path(path: Path) -> str | None:
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         return None
     return nearest(path.name, [file.name for file in path.parent.iterdir()])
 
@@ -273,9 +274,9 @@ def _from_spec(
 
 def _checkpoint_config(path: Path, reference: str) -> tuple[str, ConfigSource]:
     """Returns a name for the model in a checkpoint, and its config."""
-    file = path / "config.json" if path.is_dir() else path
-    if file.name == "config.json" and file.is_file():
-        shown = str(Path(reference) / "config.json") if path.is_dir() else reference
+    file = path / "config.json" if os.path.isdir(path) else path
+    if file.name == "config.json" and os.path.isfile(file):
+        shown = str(Path(reference) / "config.json") if os.path.isdir(path) else reference
         return _model_name(file.resolve().parent.name), config_from_json(file, shown)
     from qwen3_runtime.checkpoint import open_checkpoint
 

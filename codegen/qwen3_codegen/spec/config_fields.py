@@ -29,6 +29,8 @@ LARGEST_SIZE = 2**31 - 1
 """Engines hold sizes and indices in 32 bits."""
 _LEAST_FLOAT = 2.0**-149
 """The smallest float32 above zero."""
+_MAX_FIELDS = 1000
+"""Of a config; published ones have fewer than a hundred."""
 _MAX_LAYERS = 4096
 
 _WORDS = {
@@ -74,6 +76,16 @@ def check_field_names(
     problems: Problems,
 ) -> None:
     """Checks that every given field is consumed, must equal its value, is inert or is ignored."""
+    if len(source.values) > _MAX_FIELDS:
+        problems.add(
+            SpecError(
+                "the config has too many fields",
+                where=source.path,
+                got=len(source.values),
+                expected=f"at most {_MAX_FIELDS}",
+            )
+        )
+        return
     known = {*schema.fields, *schema.must_equal, *schema.inert, *schema.refused, *special}
     needed = {*schema.fields, *special}
     needed |= {alias for field in schema.fields.values() for alias in field.aliases}

@@ -16,7 +16,8 @@ from qwen3_codegen.spec.yaml_loader import YamlMap, parse_scalar, plain, read_te
 __all__ = ["ConfigSource", "config_from_json", "config_from_yaml", "freeze", "parse_overrides"]
 
 _MAX_JSON_BYTES = 16 << 20
-_KEY = re.compile(r'^\s*[{,]?\s*"([^"\\]+)"\s*:')
+_KEY = re.compile(r'\s*(?:[{,]\s*)?"([^"\\]+)"\s*:')
+"""Takes a time in proportion to the line, which may be all blanks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -67,13 +68,13 @@ def load_device(reference: str) -> DeviceSpec:
 def _find_device(reference: str, where: object | None = None) -> DeviceSpec:
     if reference.endswith(_SUFFIXES):
         file = Path(reference)
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise SpecError(
                 "a device description is a file"
-                if file.is_dir()
+                if os.path.isdir(file)
                 else "device description not found",
                 where=reference,
-                got="a folder" if file.is_dir() else None,
+                got="a folder" if os.path.isdir(file) else None,
             )
         return _read_device(file, reference)
     for device in _shipped(modelspecs_dir()):
@@ -153,7 +154,7 @@ def _parent(section: Section, file: Path, children: tuple[Path, ...]) -> DeviceS
         return _find_device(reference, section.where("extends")) if reference else None
     parent = file.parent / reference
     where = section.where("extends")
-    if not parent.is_file():
+    if not os.path.isfile(parent):
         raise SpecError("device description not found", where=where, got=reference)
     if parent.resolve() in children:
         raise SpecError("device descriptions extend each other", where=where, got=reference)

@@ -279,7 +279,7 @@ class _Evaluator:
 
     def _round_to(self, expression: Call) -> float:
         number, dtype = self._number(expression.arguments[0]), self.value(expression.arguments[1])
-        if dtype not in _FLOAT_TYPES:
+        if not isinstance(dtype, str) or dtype not in _FLOAT_TYPES:
             raise self.fail(
                 "'round_to' takes a number and a dtype",
                 expression,

@@ -42,16 +42,15 @@ class Problems:
     """
 
     def __init__(self) -> None:
-        self._errors: list[SpecError] = []
+        self._errors: dict[str, SpecError] = {}
 
     def __bool__(self) -> bool:
         return bool(self._errors)
 
     def add(self, error: SpecError) -> None:
         """Keeps a fault; several faults raised together stay separate."""
-        known = {str(found) for found in self._errors}
-        several = error.errors if isinstance(error, SpecErrors) else (error,)
-        self._errors.extend(one for one in several if str(one) not in known)
+        for one in error.errors if isinstance(error, SpecErrors) else (error,):
+            self._errors.setdefault(str(one), one)
 
     def collect(self) -> _Collector:
         """Returns a context that keeps a SpecError instead of letting it through."""
@@ -63,10 +62,11 @@ class Problems:
         Raises:
             SpecError: There was at least one fault.
         """
-        if len(self._errors) == 1:
-            raise self._errors[0]
-        if self._errors:
-            raise SpecErrors(tuple(self._errors))
+        errors = tuple(self._errors.values())
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise SpecErrors(errors)
 
 
 class _Collector:

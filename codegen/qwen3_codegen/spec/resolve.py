@@ -81,6 +81,8 @@ def resolve_model(
     notes = [_note_text(note, consumed) for note in architecture.config.notes]
     rope = resolve_rope(architecture, source, config)
     notes += [*rope_notes(architecture, source), *dtype_notes]
+    if "auto_map" in source.values:
+        notes.append("auto_map is not followed: code that comes with a checkpoint is never run")
     return ModelSpec(
         name=name,
         architecture=architecture,
@@ -215,7 +217,7 @@ def _layer_type(
 ) -> LayerTypeRule:
     rule = architecture.layer_type
     chosen = evaluate(rule.expression, names, location=rule.location)
-    if chosen not in architecture.layer_types:
+    if not isinstance(chosen, str) or chosen not in architecture.layer_types:
         raise SpecError(
             f"layer {names['layer']} has an unknown layer type",
             where=source.where("layer_types") if "layer_types" in source.values else rule.location,

@@ -25,6 +25,8 @@ __all__ = ["resolve_rope", "rope_fields", "rope_notes"]
 _COMMON = ("rope_type", "type", "rope_theta", "partial_rotary_factor")
 _MAX_VALUE = 1e12
 """Bound of any rope parameter; far above what models use, far below float32 overflow."""
+_MAX_ROTARY_DIM = 1 << 16
+"""Far above any head; a table of angles has half as many columns."""
 _LEAST = {"factor": 1.0, "mscale": 0.0, "mscale_all_dim": 0.0}
 """Smallest value of a parameter where it is not just above zero."""
 
@@ -239,9 +241,17 @@ class _Resolver:
                 expected="1.0" if self.rule.partial_rotary_factor is None else "at most 1.0",
             )
         rotary_dim = int(head_dim * partial)
+        place = "head_dim" if "head_dim" in self.source.values else "hidden_size"
+        if rotary_dim > _MAX_ROTARY_DIM:
+            raise self.fail(
+                place,
+                "the rotated part of a head is too large",
+                got=rotary_dim,
+                expected=f"at most {_MAX_ROTARY_DIM}",
+            )
         if rotary_dim < 2 or rotary_dim % 2:
             raise self.fail(
-                "head_dim" if "head_dim" in self.source.values else "hidden_size",
+                place,
                 "rope rotates pairs, so the rotated part of a head must be even",
                 got=f"head_dim {head_dim}"
                 + (f" with partial_rotary_factor {partial}" if partial != 1 else ""),

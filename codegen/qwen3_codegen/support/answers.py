@@ -176,6 +176,7 @@ def _request(device: DeviceSpec, api: InfiniCoreApi) -> PlanRequest:
         InfiniCoreError: The release does not know the device.
     """
     target = TargetPlan(
+        name=device.name,
         device=device.infinicore,
         enumerator=api.device_constant(device.infinicore),
         lowering=device.lowering,

@@ -46,6 +46,7 @@ def sample_uses(dtype: DType) -> list[OpUse]:
     rows, heads = ValueType((NUM_TOKENS, 16), dtype), ValueType((NUM_TOKENS, 2, 8), dtype)
     single = ValueType((NUM_TOKENS, 2, 1), dtype)
     matrix, vector = ValueType((16, 16), dtype), ValueType((16,), dtype)
+    experts = ValueType((4, 16, 16), dtype)
     norm, head_norm = ValueType((16,), DType.F32), ValueType((8,), DType.F32)
     x, x_heads, pair = {"x": rows}, {"x": heads}, {"a": rows, "b": rows}
     qkv = {"q": heads, "k": heads, "v": heads}
@@ -56,6 +57,7 @@ def sample_uses(dtype: DType) -> list[OpUse]:
         _use("linear, residual", {**x, "residual": rows}, w, alpha=1.0),
         _use("rms_norm", x, {"weight": norm}, **epsilon),
         _use("rms_norm, per head", x_heads, {"weight": head_norm}, **epsilon),
+        _use("layer_norm", x, {"weight": norm, "bias": norm}, eps=1e-6),
         _use("rope", x_heads, table=ROPE.name),
         _use("attention", qkv, scale=0.5, window=None, softcap=None),
         _use("attention, window", qkv, scale=0.5, window=4, softcap=None),
@@ -76,6 +78,14 @@ def sample_uses(dtype: DType) -> list[OpUse]:
         _use("scale", x, factor=0.3),
         *(_use(name, x) for name in ACTIVATIONS),
         _use("swiglu", {"gate": rows, "up": rows}),
+        _use(
+            "moe",
+            x,
+            {"router": ValueType((4, 16), dtype), "gate": experts, "up": experts, "down": experts},
+            top_k=2,
+            normalize=True,
+            activation="silu",
+        ),
         _use("reshape", x, shape=(2, 8)),
         _use("split", x, sizes=(8, 8)),
         _use("concat", {"x0": rows, "x1": rows}),

@@ -124,6 +124,15 @@ class EngineHandle {
     return logits;
   }
 
+  void copy_blocks(size_t group, const Int32Array& sources, const Int32Array& destinations) {
+    py::gil_scoped_release release;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    engine_->copy_blocks(group, span(sources), span(destinations));
+  }
+
+  const Engine& engine() const { return *engine_; }
+
+ private:
   std::mutex mutex_;
   std::vector<py::array> weights_;  // those the engine reads where they are
   std::unique_ptr<Engine> engine_;
@@ -190,6 +199,8 @@ void define(py::module_& module, EngineFactory factory) {
       .def("trace", &EngineHandle::trace, py::arg("token_ids"), py::arg("positions"),
            py::arg("query_lens"), py::arg("seq_lens"), py::arg("logit_rows"), py::arg("places"),
            py::arg("names"))
+      .def("copy_blocks", &EngineHandle::copy_blocks, py::arg("group"), py::arg("sources"),
+           py::arg("destinations"))
       .def_static("sample_rows", &sample_rows)
       .def_static("adjust_rows", &adjust_rows)
       .def_static("logprob_rows", &logprob_rows)

@@ -172,4 +172,15 @@ qwen3_status qwen3_engine_forward(qwen3_engine* engine, const qwen3_batch* batch
   });
 }
 
+qwen3_status qwen3_engine_copy_blocks(qwen3_engine* engine, size_t group, const int32_t* sources,
+                                      const int32_t* destinations, size_t num_blocks) {
+  return guarded([&] {
+    expect(engine != nullptr, "engine is null");
+    const qwen3::Int32Span from = span(sources, num_blocks, "sources is null");
+    const qwen3::Int32Span to = span(destinations, num_blocks, "destinations is null");
+    const std::lock_guard<std::mutex> lock(engine->mutex);
+    engine->engine->copy_blocks(group, from, to);
+  });
+}
+
 const char* qwen3_engine_last_error(void) { return last_error; }

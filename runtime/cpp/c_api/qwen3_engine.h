@@ -121,6 +121,13 @@ QWEN3_API qwen3_status qwen3_engine_get_cache_group(const qwen3_engine* engine, 
 QWEN3_API qwen3_status qwen3_engine_forward(qwen3_engine* engine, const qwen3_batch* batch,
                                             float* logits, size_t num_logits);
 
+/* Copies keys and values of blocks of the paged cache group `group`, bit for bit: block sources[i]
+ * to destinations[i], both [num_blocks], in every layer of the group. A destination is named once
+ * and is no source. When the copy is refused, nothing has been changed. */
+QWEN3_API qwen3_status qwen3_engine_copy_blocks(qwen3_engine* engine, size_t group,
+                                                const int32_t* sources, const int32_t* destinations,
+                                                size_t num_blocks);
+
 /* What the calling thread's last failed call said; empty when none has failed. Valid until the
  * thread's next failing call. */
 QWEN3_API const char* qwen3_engine_last_error(void);

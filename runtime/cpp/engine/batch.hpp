@@ -1,6 +1,8 @@
 // The struct that crosses from the runtime to an engine: one step of any mix of prefill and decode.
 #pragma once
 
+#include <infinicore.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -22,6 +24,7 @@ enum class CacheKind { kContiguous, kPaged, kRecurrent };
 struct CacheGroup {
   std::string name;
   CacheKind kind;
+  infiniDtype_t dtype;  // of keys and values
   std::vector<int32_t> layers;
   size_t num_key_value_heads;
   size_t head_dim;

@@ -127,4 +127,35 @@ void check_batch(const Batch& batch, const EngineOptions& options, size_t vocab_
   }
 }
 
+void check_block_copies(size_t group, Int32Span sources, Int32Span destinations,
+                        const EngineOptions& options, const std::vector<CacheGroup>& cache_groups) {
+  require_else(group < cache_groups.size(), [&] {
+    return "there is no cache group " + std::to_string(group) + ", the engine has " +
+           std::to_string(cache_groups.size());
+  });
+  require_else(cache_groups[group].kind == CacheKind::kPaged, [&] {
+    return "cache group " + cache_groups[group].name + " is not paged: it has no blocks to copy";
+  });
+  require(sources.size == destinations.size, "every block that is copied needs one destination");
+  std::vector<bool> is_source(options.num_blocks), is_written(options.num_blocks);
+  const auto require_block = [&](int32_t block) {
+    require_else(block >= 0 && static_cast<size_t>(block) < options.num_blocks, [&] {
+      return "block " + std::to_string(block) + " is out of range: the engine has " +
+             std::to_string(options.num_blocks) + " blocks";
+    });
+  };
+  for (size_t i = 0; i < sources.size; ++i) {
+    require_block(sources[i]);
+    is_source[sources[i]] = true;
+  }
+  for (size_t i = 0; i < destinations.size; ++i) {
+    require_block(destinations[i]);
+    require_else(!is_source[destinations[i]] && !is_written[destinations[i]], [&] {
+      return "block " + std::to_string(destinations[i]) +
+             " is a destination and also a source, or a destination twice";
+    });
+    is_written[destinations[i]] = true;
+  }
+}
+
 }  // namespace qwen3

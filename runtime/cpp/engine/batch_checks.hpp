@@ -17,4 +17,9 @@ const EngineOptions& checked_options(const EngineOptions& options, size_t max_po
 void check_batch(const Batch& batch, const EngineOptions& options, size_t vocab_size,
                  const std::vector<CacheGroup>& cache_groups);
 
+// Throws EngineFailure when there is no such paged group, a block is out of range, or the order of
+// the copies would matter.
+void check_block_copies(size_t group, Int32Span sources, Int32Span destinations,
+                        const EngineOptions& options, const std::vector<CacheGroup>& cache_groups);
+
 }  // namespace qwen3

@@ -50,6 +50,12 @@ class Engine {
   // Throws EngineFailure on a bad batch (nothing has been changed then) or a failing operator.
   virtual void forward(const Batch& batch, float* logits) = 0;
 
+  // Copies keys and values of blocks of a paged cache group: block sources[i] to destinations[i],
+  // in every layer of the group, bit for bit. No destination is named twice or is a source. Throws
+  // EngineFailure when it is not so, a block is out of range or the group has none; nothing has
+  // been changed then.
+  virtual void copy_blocks(size_t group, Int32Span sources, Int32Span destinations) = 0;
+
   // Where the steps that follow put their values, null: nowhere. Only engines that were built with
   // --trace put any; `forward` of the others has no trace of this.
   void trace_to(Trace* trace) { trace_ = trace; }

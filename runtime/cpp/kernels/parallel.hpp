@@ -281,4 +281,13 @@ void parallel_for(std::size_t count, std::size_t grain, const Body& body) {
       &job);
 }
 
+// Calls body(row) for rows of `columns` elements, over threads where that is worth it.
+template <typename Body>
+void for_each_row(std::size_t rows, std::size_t columns, const Body& body) {
+  constexpr std::size_t kThreadElements = 16384;
+  parallel_for(rows, kThreadElements / columns + 1, [&](std::size_t begin, std::size_t end) {
+    for (std::size_t row = begin; row < end; ++row) body(row);
+  });
+}
+
 }  // namespace qwen3::kernels

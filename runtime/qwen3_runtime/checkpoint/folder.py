@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +40,7 @@ class FolderCheckpoint:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config_path = path / "config.json"
-        if not self.config_path.is_file():
+        if not os.path.isfile(self.config_path):
             raise CheckpointError(
                 "the checkpoint has no config.json",
                 where=path,
@@ -48,7 +49,7 @@ class FolderCheckpoint:
         self.config: Mapping[str, object] = read_json_object(self.config_path)
         generation = path / "generation_config.json"
         self.generation_config: Mapping[str, object] = (
-            read_json_object(generation) if generation.is_file() else {}
+            read_json_object(generation) if os.path.isfile(generation) else {}
         )
         self._files: dict[Path, SafetensorsFile] = {}
         try:
@@ -95,7 +96,7 @@ class FolderCheckpoint:
 
     def _open_shards(self, weight_map: dict[str, str]) -> dict[str, TensorInfo]:
         names = sorted(set(weight_map.values()))
-        absent = [name for name in names if not (self.path / name).is_file()]
+        absent = [name for name in names if not os.path.isfile(self.path / name)]
         if absent:
             raise CheckpointError(
                 f"{len(absent)} of {len(names)} weight files are missing",

@@ -83,7 +83,8 @@ class GgufCheckpoint:
         if source.num_heads is not None:
             array = _halves_from_pairs(array, source.num_heads)
         if source.offset:
-            array = array.astype(np.float32) - np.float32(source.offset)
+            with np.errstate(all="ignore"):  # a damaged file can hold anything
+                array = array.astype(np.float32) - np.float32(source.offset)
         return array
 
     def release(self, name: str) -> None:
@@ -171,6 +172,10 @@ def _layer_sources(
     prefix = f"model.layers.{int(layer)}"
     if stem in architecture.expert_names and len(tensor.shape) == 3:
         path = architecture.expert_names[stem]
+        if tensor.num_bytes < tensor.shape[0]:  # else a name for each would need no file behind it
+            raise CheckpointError(
+                f"tensor '{tensor.name}' has experts without weights", got=tensor.shape
+            )
         for expert in range(tensor.shape[0]):
             name = f"{prefix}.{path.replace('{expert}', str(expert))}.{suffix}"
             yield name, _Source(tensor, expert, None, 0.0)
@@ -209,6 +214,6 @@ def _info(name: str, source: _Source, path: Path) -> TensorInfo:
 
 def _halves_from_pairs(array: Array, num_heads: int) -> Array:
     """Undoes the converter's reordering of each head's rows from half-split to interleaved."""
-    pairs = array.reshape(num_heads, -1, 2, *array.shape[1:])
+    pairs = array.reshape(num_heads, array.shape[0] // num_heads // 2, 2, *array.shape[1:])
     halves: Array = pairs.swapaxes(1, 2).reshape(array.shape)
     return halves

@@ -24,6 +24,8 @@ END_TOKEN_TEXTS = frozenset(
 )  # fmt: skip
 """Control tokens that end a turn or a text; a header names at most three ids of its own."""
 _CONTROL_TOKEN = 3
+_MAX_LAYERS = 4096
+"""Far above any model; lists with an entry for each layer are made of it."""
 _LLAMA3_DEFAULTS = (1.0, 4.0, 8192)
 """low_freq_factor, high_freq_factor and original length of every published Llama 3.x."""
 
@@ -48,7 +50,7 @@ def config_from_header(header: GgufHeader, architecture: GgufArchitecture) -> di
         "vocab_size": embedding.shape[0],
         "hidden_size": header.require("embedding_length", int),
         "intermediate_size": header.require("feed_forward_length", int),
-        "num_hidden_layers": header.require("block_count", int),
+        "num_hidden_layers": header.require("block_count", int, _MAX_LAYERS),
         "num_attention_heads": header.require("attention.head_count", int),
         "max_position_embeddings": header.require("context_length", int),
         "rms_norm_eps": header.require("attention.layer_norm_rms_epsilon", float),
@@ -144,7 +146,8 @@ def _longrope(header: GgufHeader, config: Mapping[str, Any]) -> dict[str, object
         tensor = header.tensors.get(f"rope_factors_{length}.weight")
         if tensor is None:
             raise header.fault("rope.scaling.type", f"no rope_factors_{length}", "both tensors")
-        values = header.read_tensor(tensor).astype(np.float32).ravel()
+        with np.errstate(all="ignore"):
+            values = header.read_tensor(tensor).astype(np.float32).ravel()
         factors[f"{length}_factor"] = [shortest_float(value) for value in values]
     attention = header.get("rope.scaling.attn_factor", float)
     original = header.get("rope.scaling.original_context_length", int)
@@ -159,10 +162,10 @@ def _longrope(header: GgufHeader, config: Mapping[str, Any]) -> dict[str, object
 
 def _llama3(header: GgufHeader, config: Mapping[str, Any], rope_theta: Any) -> dict[str, object]:
     """Finds the parameters whose factors the converter stored in place of them."""
-    stored = header.read_tensor(header.tensors["rope_freqs.weight"]).astype(np.float64).ravel()
     low, high, original = _LLAMA3_DEFAULTS
-    factor = shortest_float(stored.max()) if stored.size else math.nan
     with np.errstate(all="ignore"):
+        stored = header.read_tensor(header.tensors["rope_freqs.weight"]).astype(np.float64).ravel()
+        factor = shortest_float(stored.max()) if stored.size else math.nan
         expected = _llama3_factors(factor, rope_theta, stored.size)
     if not np.allclose(stored, expected, rtol=1e-4, atol=0):
         raise CheckpointError(

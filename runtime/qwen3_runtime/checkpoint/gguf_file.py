@@ -101,7 +101,7 @@ class GgufFile:
                     blocks.reshape(num_rows, num_bytes // max(num_rows, 1)),
                     GGMLQuantizationType[tensor.type.upper()],
                 ).reshape(shape)
-        except (NotImplementedError, ValueError, IndexError, KeyError) as error:
+        except (NotImplementedError, ValueError, OverflowError, IndexError, KeyError) as error:
             raise CheckpointError(
                 f"tensor '{tensor.name}' is stored in blocks that cannot be decoded",
                 where=self.path,

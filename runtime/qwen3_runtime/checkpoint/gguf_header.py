@@ -29,7 +29,8 @@ _MAX_COUNT = 1 << 24
 
 def shortest_float(value: float | np.floating[Any]) -> float:
     """Returns the double whose decimal form is the shortest that rounds to this float32."""
-    return float(str(np.float32(value)))
+    with np.errstate(all="ignore"):
+        return float(str(np.float32(value)))
 
 
 @dataclass(slots=True)
@@ -65,13 +66,13 @@ class GgufHeader:
             raise self.fault(key, value, kind.__name__)
         return value
 
-    def require(self, key: str, kind: type[Any]) -> Any:
-        """Returns what ``get`` does; a missing key or a count below one is an error."""
+    def require(self, key: str, kind: type[Any], largest: int = _MAX_COUNT) -> Any:
+        """Returns what ``get`` does; a missing key or a count beyond 1 to ``largest`` fails."""
         value = self.get(key, kind)
         if value is None:
             raise self.fault(key, "nothing", kind.__name__)
-        if kind is int and not 0 < value <= _MAX_COUNT:
-            raise self.fault(key, value, f"1 to {_MAX_COUNT}")
+        if kind is int and not 0 < value <= largest:
+            raise self.fault(key, value, f"1 to {largest}")
         return value
 
     def fault(self, key: str, got: object, expected: object) -> CheckpointError:

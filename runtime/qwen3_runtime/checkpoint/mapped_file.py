@@ -55,10 +55,20 @@ class MappedFile:
         return self._open_map()[start:stop]
 
     def array_at(self, start: int, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Array:
-        """Returns a read-only view; its bytes must lie in the file."""
+        """Returns a read-only view; its bytes must lie in the file.
+
+        Raises:
+            CheckpointError: The file is closed, or the shape is beyond any array, which it can be
+                without a byte in the file where another axis is empty.
+        """
         count = int(np.prod(shape, dtype=object))
         flat = np.frombuffer(self._open_map(), dtype=dtype, count=count, offset=start)
-        return flat.reshape(shape)
+        try:
+            return flat.reshape(shape)
+        except (ValueError, OverflowError):
+            raise CheckpointError(
+                "a tensor's shape is beyond any array", where=self.path, got=shape
+            ) from None
 
     def release(self, start: int, stop: int) -> None:
         """Drops the pages wholly or partly in ``[start, stop)`` from this process."""

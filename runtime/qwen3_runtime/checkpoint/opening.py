@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from qwen3_runtime.checkpoint.base import Checkpoint
@@ -20,9 +21,9 @@ def open_checkpoint(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: There is no such path, or it is not a checkpoint this can read.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         return _open_folder(path)
-    if not path.exists():
+    if not os.path.exists(path):
         raise CheckpointError(
             "no such folder or file",
             where=path,

@@ -102,30 +102,42 @@ class MemoryNeeds:
 
 @dataclass(frozen=True, slots=True)
 class _Cache:
-    """What keys and values cost."""
+    """What keys and values cost; an engine may have groups of both kinds."""
 
-    per_token: int
-    """Bytes of a token in all groups."""
+    paged: int
+    """Bytes of a token in all paged groups, which have room for one longest sequence at least:
+    others wait until blocks are free."""
+    slots: int
+    """Bytes of a position in all contiguous groups, where every sequence has a slot."""
     unit: int
-    """Tokens that are taken together."""
-    is_paged: bool
+    """Tokens that are taken together: a block where there are any."""
     num_longest: int
-    """Sequences it has room for at their longest: in a contiguous cache all, in a paged one at
-    least one, for others wait until blocks are free."""
+    """Sequences there is room for at their longest."""
 
     @classmethod
     def of(cls, groups: Sequence[CacheGroup], max_num_seqs: int) -> _Cache:
-        is_paged = any(group.kind == "paged" for group in groups)
+        paged = [group for group in groups if group.kind == "paged"]
+        others = [group for group in groups if group.kind != "paged"]
         return cls(
-            per_token=sum(group.bytes_per_token for group in groups),
-            unit=max((group.block_size or _BUCKET for group in groups), default=_BUCKET),
-            is_paged=is_paged,
-            num_longest=1 if is_paged else max_num_seqs,
+            paged=sum(group.bytes_per_token for group in paged),
+            slots=sum(group.bytes_per_token for group in others) * max_num_seqs,
+            unit=max((group.block_size or _BUCKET for group in paged), default=_BUCKET),
+            num_longest=1 if paged and not others else max_num_seqs,
         )
+
+    @property
+    def is_paged(self) -> bool:
+        """Whether there are blocks to count."""
+        return self.paged > 0
 
     def units(self, length: int) -> int:
         """Units that a sequence of this length fills."""
         return -(-length // self.unit)
+
+    def num_bytes(self, max_model_len: int, num_units: int) -> int:
+        """Bytes of all groups, the paged ones with so many units."""
+        slots = self.units(max_model_len) * self.slots
+        return (slots + num_units * self.paged) * self.unit
 
 
 def plan_capacity(
@@ -162,18 +174,19 @@ def plan_capacity(
             got=max_model_len,
             expected=f"at most max_position_embeddings = {max_position_embeddings}",
         )
-    units = cache.num_longest * cache.units(max_model_len)
-    _require_budget(units * cache.unit * cache.per_token, cache, max_model_len, limits)
+    units = cache.units(max_model_len)
+    least = cache.num_bytes(max_model_len, units)
+    _require_budget(least, cache, max_model_len, limits)
     if cache.is_paged:
         if limits.kv_cache_memory is None:
             budget = min(budget, room - per_position * max_model_len)
-        wanted = limits.max_num_seqs * cache.units(max_model_len)
-        units = max(units, min(wanted, budget // (cache.unit * cache.per_token)))
+        wanted = limits.max_num_seqs * units
+        units += max(0, min(wanted - units, (budget - least) // (cache.unit * cache.paged)))
     capacity = Capacity(
         max_model_len=max_model_len,
         max_num_seqs=limits.max_num_seqs,
         max_num_batched_tokens=limits.max_num_batched_tokens or _step(limits, max_model_len),
-        kv_cache_bytes=units * cache.unit * cache.per_token,
+        kv_cache_bytes=cache.num_bytes(max_model_len, units),
         num_blocks=units if cache.is_paged else 0,
     )
     if needs is not None:
@@ -191,13 +204,14 @@ def _fitting_length(
     cache: _Cache, budget: int, room: int, per_position: int, max_position_embeddings: int
 ) -> int:
     """The longest length that fits the budget, and the memory where anything at all does."""
-    longest = cache.per_token * cache.num_longest
+    longest = cache.paged + cache.slots
     units = budget // max(1, longest) // cache.unit
     if units < 1:
         raise EngineError(
             "no sequence fits the memory for keys and values",
             got=f"{budget} bytes, {longest} bytes per token of all sequences",
-            hint="a larger kv_cache_memory or a smaller max_num_seqs",
+            hint="a larger kv_cache_memory"
+            + (" or a smaller max_num_seqs" if cache.num_longest > 1 else ""),
         )
     in_room = room // max(1, longest + per_position) // cache.unit
     return min(max_position_embeddings, min(units, max(1, in_room)) * cache.unit)

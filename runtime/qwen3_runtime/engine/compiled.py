@@ -152,6 +152,23 @@ class CompiledEngine:
         logits: FloatRows = self._native.forward(*_arguments(inputs))
         return logits
 
+    def copy_blocks(self, group: int, sources: Sequence[int], destinations: Sequence[int]) -> None:
+        """Copies blocks of a paged cache group, as ``qwen3_runtime.engine.batch.Engine`` says.
+
+        Raises:
+            EngineError: There is no such paged group, or blocks are out of range, named twice, or
+                both source and destination; nothing was changed.
+        """
+        if not 0 <= group < len(self._cache_groups):
+            raise EngineError(
+                "there is no such cache group",
+                got=group,
+                expected=f"0 to {len(self._cache_groups) - 1}",
+            )
+        self._native.copy_blocks(
+            group, np.asarray(sources, np.int32), np.asarray(destinations, np.int32)
+        )
+
     def trace(self, batch: Batch, names: Collection[str] | None = None) -> dict[str, FloatRows]:
         """Runs one step and returns its values by name, in order, weights left out.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -116,7 +117,7 @@ def _check_number(
 ) -> None:
     if not isinstance(value, float | int) or isinstance(value, bool):
         raise _fault(name, value, expected)
-    if not math.isfinite(value) or not low <= value <= high:
+    if not low <= value <= min(high, sys.float_info.max):  # which a whole number can be beyond
         raise _fault(name, value, expected)
 
 

@@ -324,3 +324,19 @@ def test_mutated_files_never_raise_anything_else(tmp_path: Path, tensors: Tensor
         except CheckpointError:
             refused += 1
     assert refused > 1000
+
+
+@pytest.mark.parametrize("shape", [[2**62, 2**62, 0], [2**64, 0]])
+def test_a_shape_beyond_any_array_is_refused_when_read(tmp_path: Path, shape: list[int]) -> None:
+    checkpoint = open_checkpoint(write_raw(tmp_path, {"a": entry(shape=shape, offsets=(0, 0))}))
+    with pytest.raises(CheckpointError, match="a tensor's shape is beyond any array") as caught:
+        checkpoint.read("a")
+    assert caught.value.where == str(tmp_path / "model.safetensors")
+
+
+def test_a_shard_of_a_name_no_file_system_has_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    index = {"weight_map": {"a": "x" * 5000 + ".safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match="1 of 1 weight files are missing"):
+        open_checkpoint(tmp_path)

@@ -109,7 +109,7 @@ MUL = OpDef(
     result="the shape of a",
     shape_rule=_mul_shape,
     reference=_mul,
-    lowerings={"portable": calls("mul"), "native": calls("Binary")},
+    lowerings={"portable": calls("mul"), "native": calls("Binary", "ScaleGroups")},
 )
 
 SCALE = OpDef(

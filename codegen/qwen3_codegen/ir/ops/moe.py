@@ -17,6 +17,7 @@ from qwen3_codegen.ir.ops.definition import (
     Role,
     Shape,
     Shapes,
+    calls,
     refused,
 )
 from qwen3_codegen.ir.ops.shapes import require_rank, require_shape, size_of
@@ -93,6 +94,6 @@ MOE = OpDef(
     reference=_moe,
     lowerings={
         "portable": refused("choosing experts needs values on the host in the middle of a step"),
-        "native": refused("no kernel yet"),
+        "native": calls("ChooseExperts", "Linear", "MixExperts"),
     },
 )

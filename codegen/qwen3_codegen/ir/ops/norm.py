@@ -90,7 +90,7 @@ LAYER_NORM = OpDef(
     reference=_layer_norm,
     lowerings={
         "portable": refused("InfiniCore 0.1.0 has no layer_norm operator"),
-        "native": refused("no kernel yet"),
+        "native": calls("LayerNorm"),
     },
 )
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import LoweringError
-from qwen3_codegen.ir.graph import Node, Value
-from qwen3_codegen.plan.context import Lowered, RegionContext, number, onto, target_of
+from qwen3_codegen.ir.graph import Node, Value, ValueType
+from qwen3_codegen.plan.context import Lowered, RegionContext, number, onto, target_of, window_of
 from qwen3_codegen.plan.lowering import NodeLowering
+from qwen3_codegen.plan.native.experts import lower_moe
+from qwen3_codegen.plan.native.functions import UNARY_FUNCTIONS
 from qwen3_codegen.plan.records import (
     Action,
     AttentionOptions,
     Definition,
+    FloatVector,
     HeadOptions,
     KernelCall,
     Origin,
@@ -25,16 +29,8 @@ from qwen3_codegen.plan.records import (
 from qwen3_codegen.plan.shape_lowerings import lower_reshape, lower_split
 from qwen3_codegen.plan.storage import row_elements
 
-_UNARY = {
-    "gelu": "Gelu",
-    "gelu_tanh": "GeluTanh",
-    "relu": "Relu",
-    "relu2": "Relu2",
-    "sigmoid": "Sigmoid",
-    "silu": "Silu",
-    "tanh": "Tanh",
-}
-"""Function of ``ops.hpp`` for each op on single elements."""
+_CACHE_ELEMENTS = {DType.F32: "F32", DType.BF16: "Bf16", DType.F16: "F16"}
+"""Name in ``ops.hpp`` of what a cache is made of."""
 
 
 def copy_value(node: Node, context: RegionContext, target: TensorRef, name: str) -> Action:
@@ -88,20 +84,29 @@ def _linear_start(node: Node, context: RegionContext) -> tuple[Definition, tuple
     return definition, tuple(actions)
 
 
+def _layer_norm(node: Node, context: RegionContext) -> Lowered:
+    definition = onto(node.inputs["x"], node, context)
+    source, weight = context.ref(node.inputs["x"]), context.ref(node.inputs["weight"])
+    bias = FloatVector(context.ref(node.inputs["bias"]) if "bias" in node.inputs else None)
+    arguments = (target_of(node), source, weight, bias, number(node, "eps"))
+    return (definition,), (KernelCall("LayerNorm", _runs(node.output.type), arguments),)
+
+
+def _runs(type_: ValueType) -> tuple[int, int]:
+    """Runs of the last dimension in a row, and their size."""
+    return row_elements(type_) // int(type_.shape[-1]), int(type_.shape[-1])
+
+
 def _rms_norm(node: Node, context: RegionContext) -> Lowered:
     if number(node, "offset") != 0.0:
         raise LoweringError(
             "rms_norm with an offset reached the plan; fold_constants moves it into the weight",
             where=node.location,
         )
-    *groups, columns = (int(extent) for extent in node.output.type.shape[1:])
-    count = 1
-    for extent in groups:
-        count *= extent
     definition = onto(node.inputs["x"], node, context)
     source, weight = context.ref(node.inputs["x"]), context.ref(node.inputs["weight"])
     arguments = (target_of(node), source, weight, number(node, "eps"))
-    return (definition,), (KernelCall("RmsNorm", (count, columns), arguments),)
+    return (definition,), (KernelCall("RmsNorm", _runs(node.output.type), arguments),)
 
 
 def _rope(node: Node, context: RegionContext) -> Lowered:
@@ -160,26 +165,24 @@ def _attend(node: Node, context: RegionContext, query: TensorRef, keys: HeadOpti
             got=f"{head_dim} and {value_dim}",
         )
     key, value = (context.ref(node.inputs[role]) for role in ("k", "v"))
-    sizes = (int(kv_heads), int(head_dim))
+    sizes = (_CACHE_ELEMENTS[context.engine.cache_dtype], int(kv_heads), int(head_dim))
     cache, sequences = StepArgument.CACHE, StepArgument.SEQUENCES
     append = KernelCall("AppendKeyValue", sizes, (cache, sequences, key, value, keys))
-    window, softcap = node.attributes["window"], node.attributes["softcap"]
-    if window is not None and not isinstance(window, int):
-        raise TypeError(f"attention: window is {window!r}")
     options = AttentionOptions(
         scale=number(node, "scale"),
-        window=window,
-        softcap=None if softcap is None else number(node, "softcap"),
+        window=window_of(node),
+        softcap=None if node.attributes["softcap"] is None else number(node, "softcap"),
     )
     definition = context.allocate(node.output)
     arguments = (target_of(node), query, cache, sequences, options)
-    attend = KernelCall("PagedAttention", (int(heads), *sizes), arguments)
+    element, *key_sizes = sizes
+    attend = KernelCall("PagedAttention", (element, int(heads), *key_sizes), arguments)
     return (definition,), (append, attend)
 
 
 def _unary(node: Node, context: RegionContext) -> Lowered:
     definition = onto(node.inputs["x"], node, context)
-    sizes = (row_elements(node.output.type), _UNARY[node.op])
+    sizes = (row_elements(node.output.type), UNARY_FUNCTIONS[node.op])
     arguments = (target_of(node), context.ref(node.inputs["x"]))
     return (definition,), (KernelCall("Unary", sizes, arguments),)
 
@@ -187,12 +190,15 @@ def _unary(node: Node, context: RegionContext) -> Lowered:
 def _binary(node: Node, context: RegionContext) -> Lowered:
     first, second = (node.inputs[role] for role in ("a", "b"))
     if context.type_of(second).shape != node.output.type.shape:
-        raise LoweringError(
-            "a product with one number per row is not carried out",
-            where=node.location,
-            got=str(context.type_of(second)),
-        )
+        return _scale_groups(node, context, first, second)
     return _two_inputs(node, context, first, second, {"add": "Add", "mul": "Mul"}[node.op])
+
+
+def _scale_groups(node: Node, context: RegionContext, source: str, factors: str) -> Lowered:
+    """A product with one number per run of the last dimension."""
+    definition = onto(source, node, context, beside=[factors])
+    arguments = (target_of(node), context.ref(source), context.ref(factors))
+    return (definition,), (KernelCall("ScaleGroups", _runs(node.output.type), arguments),)
 
 
 def _swiglu(node: Node, context: RegionContext) -> Lowered:
@@ -240,7 +246,9 @@ LOWERINGS: Mapping[str, NodeLowering] = {
     "concat": _concat,
     "embedding": _embedding,
     "gather_rows": _gather_rows,
+    "layer_norm": _layer_norm,
     "linear": _linear,
+    "moe": lower_moe,
     "mul": _binary,
     "reshape": lower_reshape,
     "rms_norm": _rms_norm,
@@ -249,6 +257,6 @@ LOWERINGS: Mapping[str, NodeLowering] = {
     "scale": _scale,
     "split": lower_split,
     "swiglu": _swiglu,
-    **dict.fromkeys(_UNARY, _unary),
+    **dict.fromkeys(UNARY_FUNCTIONS, _unary),
 }
 """The ops this lowering carries out; every other op is refused by name."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.ir.graph import Node
-from qwen3_codegen.plan.context import Lowered, RegionContext, number, spread_vector
+from qwen3_codegen.plan.context import Lowered, RegionContext, number, spread_vector, window_of
 from qwen3_codegen.plan.lowering import NodeLowering
 from qwen3_codegen.plan.portable.elementwise import (
     lower_binary,
@@ -180,9 +180,7 @@ def _attention(node: Node, context: RegionContext) -> Lowered:
             got=f"{head_dim} and {value_dim}",
         )
     shape = AttentionShape(int(num_heads), int(num_key_value_heads), int(head_dim))
-    window = node.attributes["window"]
-    if window is not None and not isinstance(window, int):
-        raise TypeError(f"attention: window is {window!r}")
+    window = window_of(node)
     if window not in engine.windows:
         engine.windows.append(window)
     definition = context.allocate(node.output)

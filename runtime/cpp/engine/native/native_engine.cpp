@@ -5,7 +5,6 @@
 #include <string>
 #include <utility>
 
-#include "engine/batch_checks.hpp"
 #include "engine/check.hpp"
 #include "kernels/half.hpp"
 
@@ -20,13 +19,9 @@ void widen(const std::byte* halves, size_t count, float* values) {
 
 }  // namespace
 
-NativeEngine::NativeEngine(const NativeTraits& traits, const EngineOptions& options,
+NativeEngine::NativeEngine(const EngineTraits& traits, const EngineOptions& options,
                            std::vector<CacheGroup> cache_groups)
-    : traits_(traits),
-      options_(checked_options(options, traits.max_position_embeddings)),
-      device_(traits.target, options.device_id),
-      cache_groups_(std::move(cache_groups)),
-      sequences_(cache_groups_.size()) {
+    : EngineBase(traits, options, std::move(cache_groups)), sequences_(cache_groups_.size()) {
   allocate_cache();
 }
 
@@ -47,8 +42,20 @@ Tensor NativeEngine::bind(WeightSource& source, size_t layer, const char* name, 
   return bind_from(source, name, layer, dtype, shape);
 }
 
-Tensor NativeEngine::bind_from(WeightSource& source, const char* name, std::optional<size_t> layer,
-                               infiniDtype_t dtype, std::initializer_list<size_t> shape) {
+std::vector<Tensor> NativeEngine::bind_each(WeightSource& source, size_t layer, const char* name,
+                                            infiniDtype_t dtype,
+                                            const std::array<size_t, 3>& shape) {
+  std::vector<Tensor> matrices;
+  for (size_t i = 0; i < shape[0]; ++i) {
+    const std::string part = name + ("." + std::to_string(i));
+    matrices.push_back(bind_from(source, part, layer, dtype, {shape[1], shape[2]}));
+  }
+  return matrices;
+}
+
+Tensor NativeEngine::bind_from(WeightSource& source, const std::string& name,
+                               std::optional<size_t> layer, infiniDtype_t dtype,
+                               std::initializer_list<size_t> shape) {
   Tensor tensor = Tensor::contiguous(nullptr, dtype, shape);
   if (const void* kept = source.adopt(name, layer, tensor.num_bytes())) {
     // Weights are never written; Tensor has no constant form.
@@ -85,24 +92,33 @@ AngleTables NativeEngine::angle_tables(const float* inv_freq, size_t pairs,
 
 void NativeEngine::allocate_cache() {
   cache_.resize(traits_.num_layers);
-  cache_group_of_layer_.resize(traits_.num_layers);
-  for (size_t group = 0; group < cache_groups_.size(); ++group) {
-    const CacheGroup& shape = cache_groups_[group];
+  for (const CacheGroup& shape : cache_groups_) {
+    require(shape.kind == CacheKind::kPaged, "a native engine has paged caches only");
     require(options_.num_blocks > 0, "a paged cache needs num_blocks");
     for (int32_t layer : shape.layers) {
       const auto blocks = {options_.num_blocks, shape.num_key_value_heads, shape.block_size,
                            shape.head_dim};
-      cache_[layer] = {allocate(traits_.dtype, blocks).data, allocate(traits_.dtype, blocks).data};
-      cache_group_of_layer_[layer] = group;
+      cache_[layer] = {allocate(shape.dtype, blocks).data, allocate(shape.dtype, blocks).data};
+    }
+  }
+}
+
+void NativeEngine::copy_checked_blocks(const CacheGroup& group, Int32Span sources,
+                                       Int32Span destinations) {
+  const size_t num_bytes =
+      group.num_key_value_heads * group.block_size * group.head_dim * element_size(group.dtype);
+  for (int32_t layer : group.layers) {
+    for (std::byte* blocks : {cache_[layer].keys, cache_[layer].values}) {
+      for (size_t i = 0; i < sources.size; ++i) {
+        std::memcpy(blocks + static_cast<size_t>(destinations[i]) * num_bytes,
+                    blocks + static_cast<size_t>(sources[i]) * num_bytes, num_bytes);
+      }
     }
   }
 }
 
 void NativeEngine::begin_step(const Batch& batch) {
-  check_batch(batch, options_, traits_.vocab_size, cache_groups_);
-  device_.activate();
-  batch_ = &batch;
-  num_tokens_ = batch.token_ids.size;
+  EngineBase::begin_step(batch);
   for (size_t group = 0; group < cache_groups_.size(); ++group) {
     const CachePlaces& places = batch.places[group];
     sequences_[group].clear();

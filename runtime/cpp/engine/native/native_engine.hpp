@@ -3,13 +3,15 @@
 // For the CPU itself, whose memory infinirt gives and kernels read directly.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "engine/device.hpp"
-#include "engine/engine.hpp"
+#include "engine/engine_base.hpp"
 #include "engine/tensor.hpp"
 #include "kernels/native/paged_cache.hpp"
 
@@ -28,24 +30,10 @@ struct AngleTables {
   size_t pairs;
 };
 
-// What a generated engine is, beside its layers.
-struct NativeTraits {
-  DeviceTarget target;
-  infiniDtype_t dtype;  // of activations, caches and matrices
-  size_t num_layers;
-  size_t vocab_size;
-  size_t max_position_embeddings;
-};
-
-class NativeEngine : public Engine {
- public:
-  size_t vocab_size() const override { return traits_.vocab_size; }
-  const EngineOptions& options() const override { return options_; }
-  const std::vector<CacheGroup>& cache_groups() const override { return cache_groups_; }
-
+class NativeEngine : public EngineBase {
  protected:
   // Throws EngineFailure when `options` are beyond the model.
-  NativeEngine(const NativeTraits& traits, const EngineOptions& options,
+  NativeEngine(const EngineTraits& traits, const EngineOptions& options,
                std::vector<CacheGroup> cache_groups);
 
   // Memory that lives as long as the engine; its pages are taken when they are first written.
@@ -55,6 +43,10 @@ class NativeEngine : public Engine {
               std::initializer_list<size_t> shape);
   Tensor bind(WeightSource& source, size_t layer, const char* name, infiniDtype_t dtype,
               std::initializer_list<size_t> shape);
+  // A weight [count, rows, columns] that `source` has as `count` matrices, `name.0` onwards, so
+  // that each may stay where it is: the experts of a layer.
+  std::vector<Tensor> bind_each(WeightSource& source, size_t layer, const char* name,
+                                infiniDtype_t dtype, const std::array<size_t, 3>& shape);
   // Tables of the frequencies `inv_freq` [pairs], both multiplied by `attention_factor`.
   AngleTables angle_tables(const float* inv_freq, size_t pairs, float attention_factor);
 
@@ -67,20 +59,13 @@ class NativeEngine : public Engine {
   // Brings [rows, columns] logits of the activation dtype to `host` as float32.
   void read_logits(const Tensor& logits, float* host) const;
 
-  const NativeTraits traits_;
-  const EngineOptions options_;
-  Device device_;
-  const std::vector<CacheGroup> cache_groups_;
-  std::vector<PagedLayerCache> cache_;        // [num_layers]
-  std::vector<size_t> cache_group_of_layer_;  // [num_layers]
-
-  const Batch* batch_ = nullptr;  // the step in flight
-  size_t num_tokens_ = 0;
+  std::vector<PagedLayerCache> cache_;  // [num_layers]
 
  private:
-  const Device& device() const override { return device_; }
   void allocate_cache();
-  Tensor bind_from(WeightSource& source, const char* name, std::optional<size_t> layer,
+  void copy_checked_blocks(const CacheGroup& group, Int32Span sources,
+                           Int32Span destinations) override;
+  Tensor bind_from(WeightSource& source, const std::string& name, std::optional<size_t> layer,
                    infiniDtype_t dtype, std::initializer_list<size_t> shape);
 
   std::vector<DeviceMemory> memory_;

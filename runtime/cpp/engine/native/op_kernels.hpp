@@ -7,6 +7,8 @@
 
 #include "engine/native/ops.hpp"
 #include "kernels/gemm_instances.hpp"
+#include "kernels/layer_norm.hpp"
+#include "kernels/native/experts.hpp"
 #include "kernels/native/head.hpp"
 #include "kernels/native/paged_attention.hpp"
 #include "kernels/parallel.hpp"
@@ -15,19 +17,12 @@
 
 namespace qwen3::native {
 
+using kernels::for_each_row;
+
 // First element of row `row`.
 template <class T>
 T* row_of(const Tensor& tensor, size_t row) {
   return reinterpret_cast<T*>(tensor.data) + static_cast<ptrdiff_t>(row) * tensor.strides[0];
-}
-
-// Calls body(row) for every row, over threads where that is worth it.
-template <class Body>
-void for_each_row(size_t rows, size_t columns, const Body& body) {
-  constexpr size_t kThreadElements = 16384;
-  kernels::parallel_for(rows, kThreadElements / columns + 1, [&](size_t begin, size_t end) {
-    for (size_t row = begin; row < end; ++row) body(row);
-  });
 }
 
 // What happens to a head at a position.
@@ -143,6 +138,19 @@ void RmsNorm<T, kGroups, kColumns>::run(const Tensor& out, const Tensor& in, con
   });
 }
 
+template <class T, size_t kGroups, size_t kColumns>
+void LayerNorm<T, kGroups, kColumns>::run(const Tensor& out, const Tensor& in, const Tensor& weight,
+                                          const float* bias, float epsilon) {
+  const float* w = floats(weight);
+  for_each_row(out.shape[0], kGroups * kColumns, [&](size_t row) {
+    for (size_t group = 0; group < kGroups; ++group) {
+      kernels::layer_norm_row(row_of<T>(out, row) + group * kColumns,
+                              row_of<const T>(in, row) + group * kColumns, w, bias, kColumns,
+                              epsilon);
+    }
+  });
+}
+
 template <class T, size_t kHeads, size_t kHeadDim>
 void TransformHeads<T, kHeads, kHeadDim>::run(const Tensor& out, const Tensor& in,
                                               const HeadOptions& options,
@@ -156,37 +164,39 @@ void TransformHeads<T, kHeads, kHeadDim>::run(const Tensor& out, const Tensor& i
   });
 }
 
-template <class T, size_t kHeads, size_t kHeadDim>
-void AppendKeyValue<T, kHeads, kHeadDim>::run(const PagedLayerCache& cache,
-                                              const Sequences& sequences, const Tensor& keys,
-                                              const Tensor& values, const HeadOptions& options) {
-  const kernels::PagedCache<T, kHeads, kHeadDim> paged{reinterpret_cast<T*>(cache.keys),
-                                                       reinterpret_cast<T*>(cache.values)};
+template <class T, class C, size_t kHeads, size_t kHeadDim>
+void AppendKeyValue<T, C, kHeads, kHeadDim>::run(const PagedLayerCache& cache,
+                                                 const Sequences& sequences, const Tensor& keys,
+                                                 const Tensor& values, const HeadOptions& options) {
+  const kernels::PagedCache<C, kHeads, kHeadDim> paged{reinterpret_cast<C*>(cache.keys),
+                                                       reinterpret_cast<C*>(cache.values)};
   for (const kernels::SequenceRows& sequence : sequences) {
     for_each_row(sequence.num_rows, 2 * kHeads * kHeadDim, [&](size_t index) {
       const size_t position = sequence.start + index, row = sequence.first_row + index;
       const auto block = static_cast<size_t>(sequence.blocks[position / kernels::kCacheBlock]);
       const kernels::HeadTransform transform = head_at(options, position);
       for (size_t head = 0; head < kHeads; ++head) {
-        T key[kHeadDim];
+        C key[kHeadDim], value[kHeadDim];
         kernels::transform_head<kHeadDim>(key, row_of<const T>(keys, row) + head * kHeadDim,
                                           transform);
-        paged.write(block, head, position % kernels::kCacheBlock, key,
-                    row_of<const T>(values, row) + head * kHeadDim);
+        kernels::transform_head<kHeadDim>(value, row_of<const T>(values, row) + head * kHeadDim,
+                                          kernels::HeadTransform{});
+        paged.write(block, head, position % kernels::kCacheBlock, key, value);
       }
     });
   }
 }
 
-template <class T, size_t kQueryHeads, size_t kHeads, size_t kHeadDim>
-void PagedAttention<T, kQueryHeads, kHeads, kHeadDim>::run(const Tensor& out, const Tensor& queries,
-                                                           const PagedLayerCache& cache,
-                                                           const Sequences& sequences,
-                                                           const AttentionOptions& options) {
-  using Kernel = kernels::PagedAttention<T, kQueryHeads, kHeads, kHeadDim>;
+template <class T, class C, size_t kQueryHeads, size_t kHeads, size_t kHeadDim>
+void PagedAttention<T, C, kQueryHeads, kHeads, kHeadDim>::run(const Tensor& out,
+                                                              const Tensor& queries,
+                                                              const PagedLayerCache& cache,
+                                                              const Sequences& sequences,
+                                                              const AttentionOptions& options) {
+  using Kernel = kernels::PagedAttention<T, C, kQueryHeads, kHeads, kHeadDim>;
   Kernel::run({row_of<T>(out, 0), out.strides[0]},
               {row_of<const T>(queries, 0), queries.strides[0]},
-              {reinterpret_cast<T*>(cache.keys), reinterpret_cast<T*>(cache.values)},
+              {reinterpret_cast<C*>(cache.keys), reinterpret_cast<C*>(cache.values)},
               sequences.data(), sequences.size(), options);
 }
 
@@ -215,6 +225,51 @@ void Binary<T, kColumns, Function>::run(const Tensor& out, const Tensor& first,
                     Function()(detail::load(a + start, count), detail::load(b + start, count)),
                     count);
     });
+  });
+}
+
+template <class T, size_t kGroups, size_t kColumns>
+void ScaleGroups<T, kGroups, kColumns>::run(const Tensor& out, const Tensor& in,
+                                            const Tensor& factors) {
+  namespace detail = kernels::norm_detail;
+  for_each_row(out.shape[0], kGroups * kColumns, [&](size_t row) {
+    for (size_t group = 0; group < kGroups; ++group) {
+      T* y = row_of<T>(out, row) + group * kColumns;
+      const T* x = row_of<const T>(in, row) + group * kColumns;
+      const auto factor = kernels::simd::set(kernels::to_float(row_of<T>(factors, row)[group]));
+      detail::for_each_vector(kColumns, [&](size_t start, size_t count) {
+        detail::store(y + start, detail::load(x + start, count) * factor, count);
+      });
+    }
+  });
+}
+
+template <class T, size_t kExperts, size_t kTopK>
+void ChooseExperts<T, kExperts, kTopK>::run(const ExpertChoice& choice, const Tensor& logits,
+                                            bool normalize) {
+  for_each_row(logits.shape[0], kExperts * kTopK, [&](size_t row) {
+    kernels::choose_experts<kExperts, kTopK>(row_of<const T>(logits, row), normalize,
+                                             row_of<int32_t>(choice.experts, row),
+                                             row_of<float>(choice.weights, row));
+  });
+}
+
+template <class T, size_t kHidden, size_t kIntermediate, size_t kExperts, size_t kTopK,
+          class Function>
+void MixExperts<T, kHidden, kIntermediate, kExperts, kTopK, Function>::run(
+    const Tensor& out, const Tensor& in, const ExpertChoice& choice, const ExpertMatrices& matrices,
+    const MixtureScratch& scratch) {
+  const kernels::ExpertMixture<T, kHidden, kIntermediate, kExperts, kTopK, Function> mixture{
+      {row_of<T>(out, 0), out.strides[0]},
+      {row_of<const T>(in, 0), in.strides[0]},
+      row_of<const int32_t>(choice.experts, 0),
+      row_of<const float>(choice.weights, 0),
+      {row_of<T>(scratch.rows, 0), row_of<T>(scratch.gate, 0), row_of<T>(scratch.up, 0),
+       row_of<float>(scratch.sums, 0)}};
+  const std::vector<Tensor>* roles[] = {&matrices.gate, &matrices.up, &matrices.down};
+  mixture.run(out.shape[0], [&](size_t role, size_t expert) {
+    const Tensor& matrix = (*roles[role])[expert];
+    return kernels::MatrixRows<const T>{row_of<const T>(matrix, 0), matrix.strides[0]};
   });
 }
 

@@ -23,6 +23,10 @@ using kernels::RopePairs;
 inline constexpr RopePairs kHalves = RopePairs::kHalves;
 inline constexpr RopePairs kInterleaved = RopePairs::kInterleaved;
 using Sequences = std::vector<kernels::SequenceRows>;
+// Elements of a cache.
+using F32 = float;
+using kernels::Bf16;
+using kernels::F16;
 
 // A weight that stays in float32 beside half activations.
 inline const float* floats(const Tensor& weight) {
@@ -59,6 +63,13 @@ struct RmsNorm {
   static void run(const Tensor& out, const Tensor& in, const Tensor& weight, float epsilon);
 };
 
+// The same with the mean taken away first; `bias` in float32 too, or null.
+template <class T, size_t kGroups, size_t kColumns>
+struct LayerNorm {
+  static void run(const Tensor& out, const Tensor& in, const Tensor& weight, const float* bias,
+                  float epsilon);
+};
+
 // The norm and rotation of heads; what is left out is null. See kernels::HeadTransform.
 struct HeadOptions {
   const float* norm = nullptr;
@@ -75,15 +86,15 @@ struct TransformHeads {
                   const int32_t* positions);
 };
 
-// Norm and rotation of keys on their way into the cache, and values beside them.
-template <class T, size_t kHeads, size_t kHeadDim>
+// Norm and rotation of keys on their way into the cache, of elements C, and values beside them.
+template <class T, class C, size_t kHeads, size_t kHeadDim>
 struct AppendKeyValue {
   static void run(const PagedLayerCache& cache, const Sequences& sequences, const Tensor& keys,
                   const Tensor& values, const HeadOptions& options);
 };
 
 // Attention of kQueryHeads queries over the kHeads keys and values a cache holds.
-template <class T, size_t kQueryHeads, size_t kHeads, size_t kHeadDim>
+template <class T, class C, size_t kQueryHeads, size_t kHeads, size_t kHeadDim>
 struct PagedAttention {
   static void run(const Tensor& out, const Tensor& queries, const PagedLayerCache& cache,
                   const Sequences& sequences, const AttentionOptions& options);
@@ -111,6 +122,47 @@ struct Unary {
 template <class T, size_t kColumns, class Function>
 struct Binary {
   static void run(const Tensor& out, const Tensor& first, const Tensor& second);
+};
+
+// Every run of kColumns elements times a number of its own, [rows, kGroups]; out may be in.
+template <class T, size_t kGroups, size_t kColumns>
+struct ScaleGroups {
+  static void run(const Tensor& out, const Tensor& in, const Tensor& factors);
+};
+
+// Experts of every row and what each counts, both [rows, kTopK].
+struct ExpertChoice {
+  const Tensor& experts;  // int32
+  const Tensor& weights;  // float32
+};
+
+// The kTopK experts of every row by the softmax of its logits [rows, kExperts].
+template <class T, size_t kExperts, size_t kTopK>
+struct ChooseExperts {
+  static void run(const ExpertChoice& choice, const Tensor& logits, bool normalize);
+};
+
+// A matrix per expert each, [out, in].
+struct ExpertMatrices {
+  const std::vector<Tensor>& gate;
+  const std::vector<Tensor>& up;
+  const std::vector<Tensor>& down;
+};
+
+// See kernels::MixtureScratch.
+struct MixtureScratch {
+  const Tensor& rows;
+  const Tensor& gate;
+  const Tensor& up;
+  const Tensor& sums;
+};
+
+// What the chosen experts give, weighted and added; Function activates the gate.
+template <class T, size_t kHidden, size_t kIntermediate, size_t kExperts, size_t kTopK,
+          class Function>
+struct MixExperts {
+  static void run(const Tensor& out, const Tensor& in, const ExpertChoice& choice,
+                  const ExpertMatrices& matrices, const MixtureScratch& scratch);
 };
 
 // out = in * factor; out may be in.

@@ -7,7 +7,7 @@
 #include <string>
 #include <utility>
 
-#include "engine/batch_checks.hpp"
+#include "engine/check.hpp"
 #include "kernels/half.hpp"
 
 namespace qwen3 {
@@ -41,10 +41,7 @@ std::vector<std::byte> stored_as(infiniDtype_t dtype, const std::vector<float>& 
 
 PortableEngine::PortableEngine(const EngineTraits& traits, const EngineOptions& options,
                                std::vector<CacheGroup> cache_groups)
-    : traits_(traits),
-      options_(checked_options(options, traits.max_position_embeddings)),
-      device_(traits.target, options.device_id),
-      cache_groups_(std::move(cache_groups)) {
+    : EngineBase(traits, options, std::move(cache_groups)) {
   position_buffer_ = allocate(INFINI_DTYPE_I32, {options.max_num_batched_tokens});
   allocate_cache();
 }
@@ -116,23 +113,18 @@ RopeTables PortableEngine::rope_tables(const float* inv_freq, size_t half_dim,
 void PortableEngine::allocate_cache() {
   const size_t capacity = round_up(options_.max_model_len, kLengthBucket);
   cache_.resize(traits_.num_layers);
-  cache_group_of_layer_.resize(traits_.num_layers);
-  for (size_t group = 0; group < cache_groups_.size(); ++group) {
-    const CacheGroup& shape = cache_groups_[group];
+  for (const CacheGroup& shape : cache_groups_) {
+    require(shape.kind == CacheKind::kContiguous, "a portable engine has contiguous caches only");
     for (int32_t layer : shape.layers) {
       const auto rows = {options_.max_num_seqs, shape.num_key_value_heads, capacity,
                          shape.head_dim};
       cache_[layer] = {allocate(traits_.dtype, rows), allocate(traits_.dtype, rows)};
-      cache_group_of_layer_[layer] = group;
     }
   }
 }
 
 void PortableEngine::begin_step(const Batch& batch) {
-  check_batch(batch, options_, traits_.vocab_size, cache_groups_);
-  device_.activate();
-  batch_ = &batch;
-  num_tokens_ = batch.token_ids.size;
+  EngineBase::begin_step(batch);
   positions_ = position_buffer_.rows(0, num_tokens_);
   device_.copy_to_device(positions_.data, batch.positions.data, positions_.num_bytes());
 }

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "engine/device.hpp"
-#include "engine/engine.hpp"
+#include "engine/engine_base.hpp"
 #include "engine/tensor.hpp"
 
 namespace qwen3 {
@@ -38,21 +38,7 @@ struct RopeTables {
 // `values` as bytes of `dtype`, rounded to nearest even.
 std::vector<std::byte> stored_as(infiniDtype_t dtype, const std::vector<float>& values);
 
-// What a generated engine is, beside its layers.
-struct EngineTraits {
-  DeviceTarget target;
-  infiniDtype_t dtype;  // of activations, caches and matrices
-  size_t num_layers;
-  size_t vocab_size;
-  size_t max_position_embeddings;
-};
-
-class PortableEngine : public Engine {
- public:
-  size_t vocab_size() const override { return traits_.vocab_size; }
-  const EngineOptions& options() const override { return options_; }
-  const std::vector<CacheGroup>& cache_groups() const override { return cache_groups_; }
-
+class PortableEngine : public EngineBase {
  protected:
   // Throws EngineFailure when `options` are beyond the model.
   PortableEngine(const EngineTraits& traits, const EngineOptions& options,
@@ -78,19 +64,10 @@ class PortableEngine : public Engine {
   // Brings [rows, columns] logits of the activation dtype to the host as float32.
   void read_logits(const Tensor& logits, float* host);
 
-  const EngineTraits traits_;
-  const EngineOptions options_;
-  Device device_;
-  const std::vector<CacheGroup> cache_groups_;
-  std::vector<LayerCache> cache_;             // [num_layers]
-  std::vector<size_t> cache_group_of_layer_;  // [num_layers]
-
-  const Batch* batch_ = nullptr;  // the step in flight
-  size_t num_tokens_ = 0;
-  Tensor positions_;  // [num_tokens] int32
+  std::vector<LayerCache> cache_;  // [num_layers]
+  Tensor positions_;               // [num_tokens] int32 of the step in flight
 
  private:
-  const Device& device() const override { return device_; }
   void allocate_cache();
   Tensor upload_from(WeightSource& source, const char* name, std::optional<size_t> layer,
                      Tensor tensor) const;

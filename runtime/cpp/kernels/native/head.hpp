@@ -39,9 +39,10 @@ inline void normalise(float* head, std::size_t size, const float* weight, float 
 
 }  // namespace head_detail
 
-// y = rope(rms_norm(x)) of one head of kHeadDim contiguous elements; y may be x.
-template <std::size_t kHeadDim, typename T>
-void transform_head(T* y, const T* x, const HeadTransform& transform) {
+// y = rope(rms_norm(x)) of one head of kHeadDim contiguous elements; y may be x where their types
+// are the same.
+template <std::size_t kHeadDim, typename Y, typename X>
+void transform_head(Y* y, const X* x, const HeadTransform& transform) {
   float head[kHeadDim];
   for (std::size_t j = 0; j < kHeadDim; ++j) head[j] = to_float(x[j]);
   if (transform.norm != nullptr) {
@@ -51,7 +52,7 @@ void transform_head(T* y, const T* x, const HeadTransform& transform) {
     rope_head(head, head, transform.sine, transform.cosine, transform.rotary_dim / 2,
               transform.pairs);
   }
-  for (std::size_t j = 0; j < kHeadDim; ++j) y[j] = from_float<T>(head[j]);
+  for (std::size_t j = 0; j < kHeadDim; ++j) y[j] = from_float<Y>(head[j]);
 }
 
 }  // namespace qwen3::kernels

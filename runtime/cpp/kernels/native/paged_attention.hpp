@@ -34,13 +34,14 @@ struct HeadRows {
   }
 };
 
-template <typename T, std::size_t kQueryHeads, std::size_t kHeads, std::size_t kHeadDim>
+// Queries and results of elements T over a cache of elements C.
+template <typename T, typename C, std::size_t kQueryHeads, std::size_t kHeads, std::size_t kHeadDim>
 class PagedAttention {
   static_assert(kQueryHeads % kHeads == 0);
   static_assert(kCacheBlock % (2 * simd::kLanes) == 0);
 
  public:
-  using Cache = PagedCache<T, kHeads, kHeadDim>;
+  using Cache = PagedCache<C, kHeads, kHeadDim>;
 
   // out[row, h] = softmax(scale * q[row, h] . keys) values over the row's own past, which the cache
   // holds already, the row's own key and value included.
@@ -155,14 +156,15 @@ class PagedAttention {
   }
 
   // Vector `v` of a head; elements beyond kHeadDim are 0.
-  static simd::F32 load_vector(const T* head, std::size_t v) {
+  template <typename E>
+  static simd::F32 load_vector(const E* head, std::size_t v) {
     if ((v + 1) * kLanes <= kHeadDim) return simd::load(head + v * kLanes);
     return simd::load_first(head + v * kLanes, kHeadDim % kLanes);
   }
 
   // Folds the keys from position `first_key` on into all rows that see any of them.
-  static void fold_block(const Step& step, Tile& tile, std::size_t first_key, const T* keys,
-                         const T* values) {
+  static void fold_block(const Step& step, Tile& tile, std::size_t first_key, const C* keys,
+                         const C* values) {
     const std::size_t window = step.options.window;
     std::size_t begin = first_key > tile.start ? (first_key - tile.start) * kGroup : 0;
     std::size_t end = tile.count;
@@ -190,7 +192,7 @@ class PagedAttention {
 
   template <std::size_t kRows>
   static void fold_rows(const Step& step, Tile& tile, std::size_t row, std::size_t first_key,
-                        const T* keys, const T* values) {
+                        const C* keys, const C* values) {
     // Keys up to the newest of these queries; what lies behind in the block may be anything.
     const std::size_t count = std::min(kCacheBlock, tile.position(row + kRows - 1) + 1 - first_key);
     float weights[kRows][kCacheBlock];
@@ -206,12 +208,12 @@ class PagedAttention {
   // Dot products of kRows queries with all keys of a block, which lie side by side; those of keys
   // that are not there yet are meaningless.
   template <std::size_t kRows>
-  static void multiply_keys(const float* q, const T* keys, float (*scores)[kCacheBlock]) {
+  static void multiply_keys(const float* q, const C* keys, float (*scores)[kCacheBlock]) {
     for (std::size_t first = 0; first < kCacheBlock; first += 2 * kLanes) {
       simd::F32 low[kRows] = {};
       simd::F32 high[kRows] = {};
       for (std::size_t element = 0; element < kHeadDim; ++element) {
-        const T* row = keys + element * kCacheBlock + first;
+        const C* row = keys + element * kCacheBlock + first;
         const simd::F32 own_low = simd::load(row);
         const simd::F32 own_high = simd::load(row + kLanes);
 #pragma GCC unroll 4
@@ -267,7 +269,7 @@ class PagedAttention {
 
   template <std::size_t kRows, std::size_t... kParts>
   static void add_values(float* sums, const float* rescale, const float (*weights)[kCacheBlock],
-                         const T* values, std::size_t count, std::index_sequence<kParts...>) {
+                         const C* values, std::size_t count, std::index_sequence<kParts...>) {
     (add_columns<kRows, kParts * kMicroVectors,
                  std::min(kMicroVectors, kVectors - kParts * kMicroVectors)>(sums, rescale, weights,
                                                                              values, count),
@@ -277,7 +279,7 @@ class PagedAttention {
   // sums = sums * rescale + weights @ values for kCount vectors of columns from kFirst on.
   template <std::size_t kRows, std::size_t kFirst, std::size_t kCount>
   static void add_columns(float* sums, const float* rescale, const float (*weights)[kCacheBlock],
-                          const T* values, std::size_t count) {
+                          const C* values, std::size_t count) {
     simd::F32 own[kRows * kCount];
 #pragma GCC unroll 4
     for (std::size_t r = 0; r < kRows; ++r) {

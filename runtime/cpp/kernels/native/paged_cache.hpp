@@ -10,8 +10,9 @@ namespace qwen3::kernels {
 // Tokens of a block. Attention takes keys a block at a time, so this fixes the order of its sums.
 inline constexpr std::size_t kCacheBlock = 32;
 
-// One layer's cache: keys [num_blocks, kHeads, kHeadDim, kCacheBlock], so that the keys of a block
-// lie side by side, and values [num_blocks, kHeads, kCacheBlock, kHeadDim].
+// One layer's cache, of elements T, which need not be those of the activations: keys [num_blocks,
+// kHeads, kHeadDim, kCacheBlock], so that the keys of a block lie side by side, and values
+// [num_blocks, kHeads, kCacheBlock, kHeadDim].
 template <typename T, std::size_t kHeads, std::size_t kHeadDim>
 struct PagedCache {
   T* keys;

@@ -19,7 +19,7 @@ constexpr qwen3::AttentionShape kAttention0{4, 2, 12};
 
 std::vector<qwen3::CacheGroup> cache_groups_of_layers() {
   return {
-      {"full", qwen3::CacheKind::kContiguous,
+      {"full", qwen3::CacheKind::kContiguous, kDtype,
        {0, 1, 2},
        /*num_key_value_heads=*/2, /*head_dim=*/12, /*window=*/0, /*block_size=*/0},
   };

@@ -18,7 +18,7 @@ constexpr qwen3::AttentionShape kAttention0{7, 1, 8};
 
 std::vector<qwen3::CacheGroup> cache_groups_of_layers() {
   return {
-      {"full", qwen3::CacheKind::kContiguous,
+      {"full", qwen3::CacheKind::kContiguous, kDtype,
        {0, 1, 2},
        /*num_key_value_heads=*/1, /*head_dim=*/8, /*window=*/0, /*block_size=*/0},
   };

@@ -22,10 +22,10 @@ constexpr qwen3::AttentionShape kAttention0{4, 2, 14};
 
 std::vector<qwen3::CacheGroup> cache_groups_of_layers() {
   return {
-      {"full", qwen3::CacheKind::kContiguous,
+      {"full", qwen3::CacheKind::kContiguous, kDtype,
        {0, 2},
        /*num_key_value_heads=*/2, /*head_dim=*/14, /*window=*/0, /*block_size=*/0},
-      {"window_3", qwen3::CacheKind::kContiguous,
+      {"window_3", qwen3::CacheKind::kContiguous, kDtype,
        {1, 3},
        /*num_key_value_heads=*/2, /*head_dim=*/14, /*window=*/3, /*block_size=*/0},
   };

@@ -3,8 +3,23 @@
 #include "elementwise.hpp"
 
 #include "dispatch.hpp"
-#include "infiniop.h"
+#include "infiniop/ops/add.h"
+#include "infiniop/ops/mul.h"
+#include "infiniop/ops/relu.h"
+#include "infiniop/ops/sub.h"
+#include "infiniop/ops/swiglu.h"
 #include "operator.hpp"
+#include "qwen3_api_table.hpp"
+
+#ifdef QWEN3_OP_SILU
+#include "infiniop/ops/silu.h"
+#endif
+#ifdef QWEN3_OP_SIGMOID
+#include "infiniop/ops/sigmoid.h"
+#endif
+#ifdef QWEN3_OP_MUL_SCALAR
+#include "infiniop/ops/mul_scalar.h"
+#endif
 
 using namespace qwen3::infinicore;
 namespace kernels = qwen3::kernels;

@@ -1,0 +1,197 @@
+"""Plans of the native lowering: mixtures, norms and products per row, and the dtype of caches."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from qwen3_codegen.compile import CompileOptions, make_graph, plan_model
+from qwen3_codegen.dtypes import DType
+from qwen3_codegen.errors import LoweringError
+from qwen3_codegen.frontend import build_graph
+from qwen3_codegen.plan.planner import plan_engine
+from qwen3_codegen.plan.records import EnginePlan, KernelCall, WeightPlan
+from qwen3_codegen.spec.catalog import load_model
+from qwen3_codegen.spec.device import load_device
+from qwen3_codegen.spec.model import ModelSpec
+from qwen3_runtime.checkpoint import open_checkpoint
+from qwen3_runtime.checkpoint.transform import Reshape, Rows, Stack, Tensor
+from qwen3_runtime.engine.manifest import memory_needs
+from tests.ir.tiny import ATTENTION, MLP, tiny_spec
+from tests.plan.planning import case_spec, request
+
+CPU = load_device("cpu")
+NATIVE = CompileOptions(lowering="native")
+
+
+def native_plan(spec: ModelSpec) -> EnginePlan:
+    usual = request()
+    target = dataclasses.replace(usual.target, lowering="native")
+    return plan_engine(build_graph(spec), dataclasses.replace(usual, target=target))
+
+
+def kernels(plan: EnginePlan, text: str) -> list[tuple[str, tuple[int | str, ...]]]:
+    """Calls of the steps of the first layer whose text holds ``text``."""
+    return [
+        (action.kernel, action.sizes)
+        for step in plan.layer_kinds[0].steps
+        if text in step.text
+        for action in step.actions
+        if isinstance(action, KernelCall)
+    ]
+
+
+# ---- norms and products ---------------------------------------------------------------------
+
+
+def test_layer_norm_of_rows_and_of_heads():
+    plan = native_plan(
+        tiny_spec(
+            (
+                *ATTENTION[:2],
+                "q = layer_norm(q, weight=attn.q_norm, eps=0.1, bias=false)",
+                *ATTENTION[2:],
+                "x = layer_norm(h, weight=post_attention_layernorm, eps=0.1)",
+                *MLP[1:],
+            )
+        )
+    )
+    assert kernels(plan, "= layer_norm(") == [("LayerNorm", (4, 6)), ("LayerNorm", (1, 12))]
+
+
+def test_one_factor_per_row():
+    plan = native_plan(
+        tiny_spec(
+            (
+                *ATTENTION,
+                *MLP[:3],
+                "s = linear(x, weight=mlp.share, out=1)",
+                "m = gate * up * s",
+                "h = h + linear(m, weight=mlp.down_proj, out=hidden_size)",
+            )
+        )
+    )
+    assert kernels(plan, "= mul(")[1] == ("ScaleGroups", (1, 10))
+
+
+# ---- mixtures -------------------------------------------------------------------------------
+
+
+def test_a_mixture_is_three_calls_with_room_for_every_row():
+    plan = plan_model(case_spec("qwen3-moe"), CPU, NATIVE).plan
+    assert kernels(plan, "= moe(") == [
+        ("Linear", (52, 5)),
+        ("ChooseExperts", (5, 2)),
+        ("MixExperts", (52, 26, 5, 2, "Silu")),
+    ]
+    (step,) = [step for step in plan.layer_kinds[0].steps if "= moe(" in step.text]
+    room = {definition.name: definition.type for definition in step.definitions}
+    assert [(str(type_.shape[-1]), type_.dtype) for type_ in room.values()] == [
+        ("52", DType.F32),
+        ("5", DType.F32),
+        ("2", DType.I32),
+        ("2", DType.F32),
+        ("52", DType.F32),
+        ("26", DType.F32),
+        ("26", DType.F32),
+        ("52", DType.F32),
+    ]
+    buffers = [definition.reference.name for definition in step.definitions]
+    assert len(set(buffers)) == len(buffers)
+
+
+def test_an_activation_that_has_no_kernel_is_refused():
+    graph = make_graph(case_spec("qwen3-moe"), lowering="native")
+    (kind,) = graph.layer_kinds
+    nodes = tuple(
+        dataclasses.replace(node, attributes={**node.attributes, "activation": "softplus"})
+        if node.op == "moe"
+        else node
+        for node in kind.nodes
+    )
+    changed = dataclasses.replace(graph, layer_kinds=(dataclasses.replace(kind, nodes=nodes),))
+    usual = request()
+    target = dataclasses.replace(usual.target, lowering="native")
+    with pytest.raises(LoweringError, match=r"qwen3_moe\.yaml:\d+: experts with the activation"):
+        plan_engine(changed, dataclasses.replace(usual, target=target))
+
+
+def test_a_split_weight_is_asked_for_matrix_by_matrix():
+    shape = (3, 4, 2)
+    names = [f"layer.{{layer}}.{index}" for index in range(3)]
+    stacked = WeightPlan(
+        "gate",
+        shape,
+        DType.F32,
+        Stack(tuple(map(Tensor, names))),
+        dict.fromkeys(names, (4, 2)),
+        is_split=True,
+    )
+    parts = stacked.parts()
+    assert [part.name for part in parts] == ["gate.0", "gate.1", "gate.2"]
+    assert [part.expression for part in parts] == list(map(Tensor, names))
+    assert all(part.shape == (4, 2) for part in parts)
+    assert [dict(part.sources) for part in parts] == [{name: (4, 2)} for name in names]
+    whole = dataclasses.replace(stacked, expression=Tensor("all"), sources={"all": shape})
+    assert [part.expression for part in whole.parts()] == [
+        Reshape(Rows(Tensor("all"), index, 1), (4, 2)) for index in range(3)
+    ]
+    assert [dict(part.sources) for part in whole.parts()] == [{"all": shape}] * 3
+    assert dataclasses.replace(stacked, is_split=False).parts() == (
+        dataclasses.replace(stacked, is_split=False),
+    )
+    assert sum(part.num_bytes for part in parts) == stacked.num_bytes
+
+
+@pytest.mark.reference
+def test_experts_are_read_where_they_are_mapped(reference):
+    path = reference("qwen3-moe").path
+    compiled = plan_model(load_model(str(path)), CPU, NATIVE)
+    manifest = json.loads(compiled.files["manifest.json"])
+    experts = [weight for weight in manifest["weights"] if weight["name"].startswith("up_proj.")]
+    assert [weight["name"] for weight in experts] == [f"up_proj.{index}" for index in range(5)]
+    assert experts[3]["expression"]["op"] == "tensor"
+    assert experts[3]["expression"]["name"].endswith("mlp.experts.3.up_proj.weight")
+    with open_checkpoint(path) as checkpoint:
+        assert memory_needs(manifest, checkpoint).weights == 0
+
+
+def test_the_published_mixture_is_planned():
+    plan = plan_model(load_model("qwen3-30b-a3b"), CPU, CompileOptions()).plan
+    assert ("MixExperts", (2048, 768, 128, 8, "Silu")) in plan.kernels
+    assert plan.memory.weight_bytes > 30e9 * 2
+
+
+# ---- the dtype of caches --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kv_cache_dtype", "element", "size"),
+    [
+        (DType.BF16, None, "Bf16", 2),
+        (DType.BF16, DType.F32, "F32", 4),
+        (DType.F32, DType.F16, "F16", 2),
+    ],
+)
+def test_a_cache_has_a_dtype_of_its_own(dtype, kv_cache_dtype, element, size):
+    options = dataclasses.replace(NATIVE, dtype=dtype, kv_cache_dtype=kv_cache_dtype)
+    plan = plan_model(case_spec("qwen3-window-3"), CPU, options).plan
+    assert {group.dtype for group in plan.cache_groups} == {(kv_cache_dtype or dtype).value}
+    assert plan.memory.kv_bytes_per_token == 2 * size * 4 * 2 * 14  # layers, heads, head_dim
+    on_cache = {name: sizes for name, sizes in plan.kernels if name in WITH_A_CACHE}
+    assert {sizes[0] for sizes in on_cache.values()} == {element}
+    assert set(on_cache) == WITH_A_CACHE
+
+
+WITH_A_CACHE = {"AppendKeyValue", "PagedAttention"}
+
+
+@pytest.mark.parametrize("device", ["cpu", "mlu"])
+def test_the_portable_lowering_refuses_another_dtype(device):
+    options = CompileOptions(
+        lowering="portable", kv_cache_dtype=DType.F16, dtype=DType.F16
+    )  # even where it would be the same: the option is no part of that lowering
+    with pytest.raises(LoweringError, match="portable lowering keeps keys and values"):
+        plan_model(case_spec("qwen3-window-3"), load_device(device), options)
