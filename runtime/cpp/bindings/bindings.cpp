@@ -95,6 +95,12 @@ class EngineHandle {
     return arrays;
   }
 
+  void copy_blocks(size_t group, const Int32Array& sources, const Int32Array& destinations) {
+    py::gil_scoped_release release;
+    const std::lock_guard<std::mutex> lock(mutex_);
+    engine_->copy_blocks(group, span(sources), span(destinations));
+  }
+
   const Engine& engine() const { return *engine_; }
 
  private:
@@ -124,15 +130,6 @@ class EngineHandle {
     return logits;
   }
 
-  void copy_blocks(size_t group, const Int32Array& sources, const Int32Array& destinations) {
-    py::gil_scoped_release release;
-    const std::lock_guard<std::mutex> lock(mutex_);
-    engine_->copy_blocks(group, span(sources), span(destinations));
-  }
-
-  const Engine& engine() const { return *engine_; }
-
- private:
   std::mutex mutex_;
   std::vector<py::array> weights_;  // those the engine reads where they are
   std::unique_ptr<Engine> engine_;
