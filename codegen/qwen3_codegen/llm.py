@@ -273,7 +273,8 @@ def _compiled(
     infinicore = compiled.installed.root if compiled.installed else EMBEDDED
     key = content_key([*compiled.files.values(), options.isa, str(infinicore)])
     with status() as notify:
-        result = build_model(compiled, cache_dir() / "models" / key, options, notify)
+        out = cache_dir() / "models" / key
+        result = build_model(compiled, out, options, notify, c_library=False)
     return engine_class(result.directory).from_checkpoint(
         checkpoint, show_progress=show_progress, limits=limits
     )

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -46,7 +45,5 @@ class Engine {
   // Throws EngineFailure on a bad batch (nothing has been changed then) or a failing operator.
   virtual void forward(const Batch& batch, float* logits) = 0;
 };
-
-using EngineFactory = std::unique_ptr<Engine> (*)(const EngineOptions& options);
 
 }  // namespace qwen3
