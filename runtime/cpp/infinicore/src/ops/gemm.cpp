@@ -1,7 +1,6 @@
 #include "infiniop/ops/gemm.h"
 
 #include "dispatch.hpp"
-#include "gemm.hpp"
 #include "gemm_instances.hpp"
 #include "operator.hpp"
 
