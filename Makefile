@@ -3,7 +3,8 @@
 # Needed beforehand: Python 3.10 or newer with venv and its C headers, and a C++17 compiler.
 
 PYTHON ?= python3
-# One more than there are cores: workers wait for compilers and for each other.
+# One more than there are cores: workers wait for compilers and for each other. They steal work, so
+# that each keeps to neighbours, which share models and libraries.
 PYTEST_JOBS ?= 3
 PYTEST_FLAGS ?=
 FUZZ_FLAGS ?=
@@ -28,7 +29,7 @@ demo: $(VENV)/.installed $(VENV)/.model ## Build an engine for SmolLM2-135M and 
 test: $(VENV)/.tested lint check ## Install the test tools, then run linters, type checks and tests
 
 check: $(VENV)/.tested
-	$(BIN)/python -m pytest -n $(PYTEST_JOBS) $(PYTEST_FLAGS)
+	$(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist worksteal $(PYTEST_FLAGS)
 
 lint: $(VENV)/.tested ## Check style, formatting and types
 	$(BIN)/ruff check .

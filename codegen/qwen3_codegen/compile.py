@@ -187,6 +187,7 @@ def build_model(
     options: CompileOptions,
     notify: Callable[[str], None],
     *,
+    c_library: bool = True,
     force: bool = False,
 ) -> BuildResult:
     """Writes an engine's files and compiles them.
@@ -196,6 +197,7 @@ def build_model(
         out: Folder that holds the engine's folder.
         options: As given to ``plan_model``.
         notify: Told what is being done.
+        c_library: Whether the C library is wanted beside the Python module.
         force: Compiles the engine though it is here or in the cache.
 
     Raises:
@@ -207,6 +209,7 @@ def build_model(
         isa=instruction_set(options.isa),
         release=compiled.api.release,
         installed=compiled.installed,
+        c_library=c_library,
     )
     _put_sources(directory, compiled)
     try:

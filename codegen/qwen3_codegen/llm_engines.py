@@ -49,7 +49,11 @@ def compiled_engine(
     with cache_in_use():  # from before it is built until it is loaded
         with status() as notify:
             result = build_model(
-                compiled, cache_dir() / "models" / key, options, lambda text: notify(text + what)
+                compiled,
+                cache_dir() / "models" / key,
+                options,
+                lambda text: notify(text + what),
+                c_library=False,
             )
         engine = engine_class(result.directory).from_checkpoint(
             checkpoint, show_progress=show_progress, limits=limits

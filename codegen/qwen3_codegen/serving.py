@@ -115,7 +115,7 @@ def prepare_model(
     try:
         tokenizer = load_tokenizer(checkpoint)
         folder = located.path.stem if located.path.is_file() else located.path.resolve().name
-        names = (*served_names, model, spec.name, folder, spec.architecture.name)
+        names = (*served_names, spec.name, folder, spec.architecture.name, model)
         return PreparedModel(
             spec=spec,
             loader=ModelLoader(located.path, options),

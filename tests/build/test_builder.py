@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from qwen3_codegen.build.builder import runtime_key
+from qwen3_codegen.build.builder import build_engine, runtime_key
 from qwen3_codegen.build.toolchain import find_toolchain, instruction_set
 from qwen3_codegen.emission.render import write_files
 from qwen3_codegen.errors import BuildError
@@ -37,6 +37,20 @@ def test_products_lie_beside_the_sources(build, compiled):
     record = json.loads((folder / "build.json").read_text())
     assert record["isa"]["name"] == "native"
     assert re.fullmatch(r"[0-9a-f]{32}", record["key"])
+
+
+def test_without_the_c_library_there_is_the_module_alone(build, build_request, compiled, tmp_path):
+    request = dataclasses.replace(build_request, c_library=False)
+    folder = tmp_path / compiled.plan.module_name
+    result = build_engine(folder, compiled.files, request, print)
+    assert result.c_library is None
+    products = {result.module.name, "build.json"}
+    assert {path.name for path in folder.iterdir()} == set(compiled.files) | products
+    assert build_engine(folder, compiled.files, request, print).was_built is False
+    whole, _ = build()
+    assert whole.was_built
+    assert whole.c_library.is_file()
+    assert (folder / "qwen3_engine.h").is_file()
 
 
 def test_a_second_build_has_nothing_to_do(build):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from tests.cli.descriptions import write_tiny_model
 
 TIMEOUT = 300
+FORK_SERVER = Path(__file__).parent / "fork_server.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,52 @@ def cli(engine_cache: Path, tmp_path: Path) -> Run:
             check=False,
         )
         return Result(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[Callable[..., int]]:
+    """Calls ``fork_server.run``: a start of Python and its imports once, not for every command."""
+    requests, answers = os.pipe(), os.pipe()
+    server = subprocess.Popen(
+        [sys.executable, str(FORK_SERVER), str(requests[0]), str(answers[1])],
+        stdin=subprocess.DEVNULL,
+        pass_fds=(requests[0], answers[1]),
+    )
+    os.close(requests[0])
+    os.close(answers[1])
+    with os.fdopen(requests[1], "w") as ask, os.fdopen(answers[0]) as answer:
+
+        def run(**request: object) -> int:
+            ask.write(f"{json.dumps(request)}\n")
+            ask.flush()
+            return int(answer.readline())
+
+        yield run
+        ask.close()
+        assert server.wait(TIMEOUT) == 0
+
+
+@pytest.fixture
+def forked_cli(
+    engine_cache: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, fork_server
+) -> Run:
+    """As ``cli``, for the many command lines that are refused at once."""
+
+    def run(*arguments: object, stdin: str | None = None, **environment: str) -> Result:
+        folder = tmp_path_factory.mktemp("streams")
+        streams = [folder / name for name in ("stdin", "stdout", "stderr")]
+        for stream, text in zip(streams, (stdin or "", "", ""), strict=True):
+            stream.write_text(text, encoding="utf-8")
+        code = fork_server(
+            arguments=list(map(str, arguments)),
+            folder=str(tmp_path),
+            environment={**os.environ, "QWEN3_CODEGEN_CACHE": str(engine_cache), **environment},
+            streams=list(map(str, streams)),
+        )
+        _, stdout, stderr = (stream.read_text(encoding="utf-8") for stream in streams)
+        return Result(code, stdout, stderr)
 
     return run
 

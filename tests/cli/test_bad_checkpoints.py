@@ -16,6 +16,11 @@ pytestmark = pytest.mark.compile
 
 
 @pytest.fixture
+def cli(forked_cli):
+    return forked_cli
+
+
+@pytest.fixture
 def copied(checkpoint: Path, tmp_path: Path) -> Path:
     return shutil.copytree(checkpoint, tmp_path / "tiny")
 

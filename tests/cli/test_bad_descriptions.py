@@ -11,6 +11,11 @@ import pytest
 from tests.cli.descriptions import spoil
 
 
+@pytest.fixture
+def cli(forked_cli):
+    return forked_cli
+
+
 @dataclass(frozen=True)
 class Flaw:
     """A replacement in a description, and what the error must say.

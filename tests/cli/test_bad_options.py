@@ -17,6 +17,11 @@ from qwen3_codegen.cli.main import _run
 from tests.cli.conftest import command
 
 
+@pytest.fixture
+def cli(forked_cli):
+    return forked_cli
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

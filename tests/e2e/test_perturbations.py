@@ -103,7 +103,8 @@ def plan(model: ReferenceModel, lowering: str = "portable") -> CompiledPlan:
 def build(compiled: CompiledPlan, files: Mapping[str, str], out: Path) -> type[CompiledEngine]:
     options = OPTIONS[compiled.plan.target.lowering]
     changed = CompiledPlan(compiled.plan, compiled.api, files, compiled.installed)
-    return engine_class(build_model(changed, out, options, lambda text: None).directory)
+    result = build_model(changed, out, options, lambda text: None, c_library=False)
+    return engine_class(result.directory)
 
 
 def bounds_off(engine: type[CompiledEngine], model: ReferenceModel) -> float:

@@ -1,4 +1,4 @@
-"""Builds of the embedded InfiniCore for tests, each made once per session."""
+"""Builds of the embedded InfiniCore for tests, each made once and kept beside the engines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from qwen3_codegen.infinicore.headers import write_headers
+import pytest
+
+from qwen3_codegen.build.cache import cached_folder, content_key, source_texts
+from qwen3_codegen.build.toolchain import find_toolchain, instruction_set
+from qwen3_codegen.infinicore.headers import render_headers, write_headers
 from qwen3_codegen.paths import cpp_dir
 
 SOURCE = cpp_dir() / "infinicore"
@@ -27,11 +31,11 @@ class Build:
 
 
 class Builder:
-    """Makes builds below one folder and keeps them."""
+    """Makes builds in a cache that workers share, and headers below a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cache: Path) -> None:
         self._folder = folder
-        self._made: dict[Build, Path] = {}
+        self._cache = cache
 
     def headers(self, release: str) -> Path:
         folder = self._folder / "include" / release
@@ -40,18 +44,32 @@ class Builder:
 
     def make(self, build: Build) -> Path:
         """Returns the folder with the libraries of a build."""
-        if build not in self._made:
-            folder = self._folder / f"build-{len(self._made)}"
-            configure = ["cmake", "-G", "Ninja", "-S", str(SOURCE), "-B", str(folder)]
-            configure += [f"-DQWEN3_INFINICORE_HEADERS={self.headers(build.release)}"]
-            configure += [f"-DQWEN3_INFINICORE_RELEASE={build.release}"]
-            configure += [f"-DQWEN3_INFINICORE_KIND={build.kind}"]
-            configure += [f"-DQWEN3_ISA_FLAGS={build.isa}", f"-DCMAKE_CXX_FLAGS={build.flags}"]
-            configure += [f"-DCMAKE_BUILD_TYPE={'Release' if build.optimised else 'None'}"]
-            run(configure)
-            run(["cmake", "--build", str(folder), "-j", "2"])
-            self._made[build] = folder
-        return self._made[build]
+        key = content_key(
+            [
+                *source_texts(cpp_dir(), (".hpp", ".cpp", ".h", ".txt")),
+                *render_headers(build.release).values(),
+                find_toolchain().compiler_version,
+                *instruction_set("native").features,
+                repr(build),
+            ]
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("QWEN3_CODEGEN_CACHE", str(self._cache))
+            return cached_folder("runtime", key, lambda folder: self._make(build, folder))
+
+    def _make(self, build: Build, folder: Path) -> None:
+        scratch = folder / "build"
+        configure = ["cmake", "-G", "Ninja", "-S", str(SOURCE), "-B", str(scratch)]
+        configure += [f"-DQWEN3_INFINICORE_HEADERS={self.headers(build.release)}"]
+        configure += [f"-DQWEN3_INFINICORE_RELEASE={build.release}"]
+        configure += [f"-DQWEN3_INFINICORE_KIND={build.kind}"]
+        configure += [f"-DQWEN3_ISA_FLAGS={build.isa}", f"-DCMAKE_CXX_FLAGS={build.flags}"]
+        configure += [f"-DCMAKE_BUILD_TYPE={'Release' if build.optimised else 'None'}"]
+        run(configure)
+        run(["cmake", "--build", str(scratch), "-j", "2"])
+        for library in (*scratch.glob("*.so"), *scratch.glob("*.a")):
+            shutil.move(library, folder)
+        shutil.rmtree(scratch)
 
 
 def run(command: list[str], **environment: str) -> str:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from qwen3_codegen.errors import InfiniCoreError
 from qwen3_codegen.infinicore.api import RELEASES
-from qwen3_codegen.infinicore.install import default_root, install, probe
+from qwen3_codegen.infinicore.install import InstalledInfiniCore, default_root, install, probe
 from tests.infinicore.abi import Library
 from tests.infinicore.builds import Build, Builder
 
 
 @pytest.fixture(scope="session")
-def builder(tmp_path_factory: pytest.TempPathFactory) -> Builder:
-    return Builder(tmp_path_factory.mktemp("infinicore"))
+def builder(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Builder:
+    return Builder(tmp_path_factory.mktemp("infinicore"), engine_cache)
 
 
 @pytest.fixture(scope="session", params=RELEASES)
@@ -31,13 +32,19 @@ def library(builder: Builder) -> Library:
 
 
 @pytest.fixture(scope="session")
-def registry() -> Library:
-    """InfiniCore 0.1.0 as the package registry has it, in the user's cache."""
-    try:
-        found = probe(install(default_root("0.1.0")))
-    except InfiniCoreError as error:
-        pytest.skip(f"InfiniCore 0.1.0 cannot be had: {error}")
-    return Library.installed("0.1.0", found.lib_dir)
+def registry_root(engine_cache: Path) -> InstalledInfiniCore:
+    """InfiniCore 0.1.0 as the package registry has it, where the tests of engines have it too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QWEN3_CODEGEN_CACHE", str(engine_cache))
+        try:
+            return probe(install(default_root("0.1.0")))
+        except InfiniCoreError as error:
+            pytest.skip(f"InfiniCore 0.1.0 cannot be had: {error}")
+
+
+@pytest.fixture(scope="session")
+def registry(registry_root: InstalledInfiniCore) -> Library:
+    return Library.installed("0.1.0", registry_root.lib_dir)
 
 
 def embedded(builder: Builder, release: str) -> Library:

@@ -29,7 +29,7 @@ def main(sizes: list[str]) -> None:
     real = probe(install(default_root("0.1.0"), progress=print))
     program = str(SOURCE / "bench" / "gemm_bench.cpp")
     with tempfile.TemporaryDirectory() as scratch:
-        builder = Builder(Path(scratch))
+        builder = Builder(Path(scratch), cache=Path(scratch))
         archive = builder.make(Build("0.1.0", kind="static")) / "libinfinicore_embedded.a"
         compile_it = [compiler(), "-std=c++17", "-O2", program]
         embedded_program, real_program = f"{scratch}/embedded", f"{scratch}/real"

@@ -10,7 +10,6 @@ from qwen3_codegen.errors import InfiniCoreError
 from qwen3_codegen.infinicore import reading
 from qwen3_codegen.infinicore.api import DEFAULT_RELEASE, RELEASES, ArgumentKind, load_api
 from qwen3_codegen.infinicore.headers import render_headers, write_headers
-from qwen3_codegen.infinicore.install import default_root, probe
 from qwen3_codegen.paths import modelspecs_dir
 from tests.infinicore.builds import SOURCE, compiler, run
 
@@ -145,8 +144,8 @@ def enumerators(headers: dict[str, str]) -> set[tuple[str, str]]:
 
 
 @pytest.mark.network
-def test_headers_declare_what_the_real_ones_do(registry):
-    include = probe(default_root("0.1.0")).include_dir
+def test_headers_declare_what_the_real_ones_do(registry_root):
+    include = registry_root.include_dir
     real = {str(path): path.read_text() for path in include.rglob("*.h")}
     ours = {name: text for name, text in render_headers("0.1.0").items() if name.endswith(".h")}
     real_functions, our_functions = declarations(real), declarations(ours)

@@ -125,6 +125,23 @@ class ReferenceModel:
             found.append(int(row.argmax()))
         return found[:num_tokens]
 
+    def assert_greedy(self, token_ids: Sequence[int], continuation: Sequence[int]) -> None:
+        """Fails unless every token of ``continuation`` is the argmax after all before it.
+
+        One pass over all of them, for a row of a causal model is the same whatever comes after it;
+        ``greedy`` takes a pass per token.
+
+        Raises:
+            AssertionError: A token is another one, or the argmax is too close to call.
+        """
+        rows = self.logits([*token_ids, *continuation[:-1]])[len(token_ids) - 1 :]
+        for step, (row, token) in enumerate(zip(rows, continuation, strict=True)):
+            margin = margin_in_bounds(row)
+            assert margin >= MARGIN_IN_BOUNDS, (
+                f"{self.case.id}: step {step} leads by {margin:.1f} bounds only"
+            )
+            assert token == row.argmax(), f"{self.case.id}: step {step} is {token}"
+
 
 def margin_in_bounds(row: NDArray[np.float32]) -> float:
     """Returns how far the best logit leads, in units of the float32 bound."""

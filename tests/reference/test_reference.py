@@ -45,6 +45,17 @@ def test_greedy_has_a_margin_and_does_not_repeat_itself(case, reference):
     tokens = model.greedy(model.prompt())
     assert len(tokens) == GREEDY_STEPS
     assert len(set(tokens)) >= 16
+    model.assert_greedy(model.prompt(), tokens)
+
+
+def test_greedy_in_one_pass_sees_any_other_token(reference):
+    model = reference("qwen3-window-8")
+    tokens = model.greedy(model.prompt())
+    for step in (0, 31, GREEDY_STEPS - 1):
+        other = [*tokens]
+        other[step] = (tokens[step] + 1) % model.vocab_size
+        with pytest.raises(AssertionError, match=f"step {step} is {other[step]}"):
+            model.assert_greedy(model.prompt(), other)
 
 
 @every_case
@@ -126,6 +137,8 @@ def test_a_close_argmax_is_refused(reference, monkeypatch):
     monkeypatch.setattr("tests.reference.models.MARGIN_IN_BOUNDS", 1e6)
     with pytest.raises(AssertionError, match=r"qwen3-gqa-4: step 0 leads by \d+"):
         model.greedy(model.prompt(index=1))
+    with pytest.raises(AssertionError, match=r"qwen3-gqa-4: step 0 leads by \d+"):
+        model.assert_greedy(model.prompt(index=1), [0])
 
 
 @pytest.mark.parametrize("case", IN_TRANSFORMERS, ids=str)

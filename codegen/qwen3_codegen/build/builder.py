@@ -47,6 +47,8 @@ class BuildRequest:
     release: str
     installed: InstalledInfiniCore | None
     """None for the embedded InfiniCore."""
+    c_library: bool = True
+    """Whether the C library is wanted beside the Python module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +57,8 @@ class BuildResult:
 
     directory: Path
     module: Path
-    c_library: Path
-    """Offers the functions of ``qwen3_engine.h``, which lies beside it."""
+    c_library: Path | None
+    """Offers the functions of ``qwen3_engine.h``, which lies beside it; None where not wanted."""
     was_built: bool
     """False when everything was there already."""
 
@@ -69,12 +71,12 @@ def build_engine(
     *,
     force: bool = False,
 ) -> BuildResult:
-    """Writes an engine's files and puts its Python module and its C library beside them.
+    """Writes an engine's files and puts its Python module, and its C library, beside them.
 
     Args:
         directory: Folder of the engine, named like it; made when absent.
         files: Emitted files by name.
-        request: Compiler, instruction set and InfiniCore.
+        request: Compiler, instruction set, InfiniCore, and whether the C library is wanted.
         notify: Told what is being done, in a few words.
         force: Compiles the engine though it is here or in the cache.
 
@@ -96,10 +98,11 @@ def _build_locked(
 ) -> BuildResult:
     write_files(directory, files)
     shared_key = runtime_key(request)
-    key = content_key([shared_key, *(f"{name}\n{text}" for name, text in files.items())])
-    module = directory / f"_engine{request.toolchain.module_suffix}"
-    c_library = directory / f"lib{directory.name}.so"
-    products = (module.name, c_library.name, _C_HEADER)
+    products = _products(directory.name, request)
+    texts = (f"{name}\n{text}" for name, text in files.items())
+    key = content_key([shared_key, *products, *texts])
+    module = directory / products[0]
+    c_library = directory / products[1] if request.c_library else None
     is_complete = all((directory / name).is_file() for name in products)
     if is_complete and not force and _recorded_key(directory / BUILD_RECORD) == key:
         return BuildResult(directory, module, c_library, was_built=False)
@@ -114,6 +117,12 @@ def _build_locked(
         _install(engine / name, directory / name)
     write_files(directory, {BUILD_RECORD: _record(key, files, request)})
     return BuildResult(directory, module, c_library, was_built=True)
+
+
+def _products(name: str, request: BuildRequest) -> tuple[str, ...]:
+    """File names of what is compiled for an engine: the module, then what C programs need."""
+    module = f"_engine{request.toolchain.module_suffix}"
+    return (module, f"lib{name}.so", _C_HEADER) if request.c_library else (module,)
 
 
 def _record(key: str, files: Mapping[str, str], request: BuildRequest) -> str:
@@ -184,17 +193,16 @@ def _make_engine(
     name = directory.name
     source, build = folder / name, folder / "build"
     write_files(source, files)
-    module_suffix = request.toolchain.module_suffix
     definitions = {
         **_common_definitions(runtime, request),
         "QWEN3_RUNTIME_DIR": str(runtime),
-        "QWEN3_MODULE_SUFFIX": module_suffix,
+        "QWEN3_MODULE_SUFFIX": request.toolchain.module_suffix,
     }
-    targets = ("_engine", name)
+    targets = ("_engine", name) if request.c_library else ("_engine",)
     cmake_build(source, build, request.toolchain, definitions, targets, kept=directory)
-    for product in (f"_engine{module_suffix}", f"lib{name}.so"):
+    shutil.copyfile(cpp_dir() / "c_api" / _C_HEADER, build / _C_HEADER)
+    for product in _products(name, request):
         shutil.move(build / product, folder / product)
-    shutil.copyfile(cpp_dir() / "c_api" / _C_HEADER, folder / _C_HEADER)
     shutil.rmtree(build)
     shutil.rmtree(source)
 

@@ -1,7 +1,7 @@
 // Python face of an engine, compiled once and shared by every engine's bindings.cpp.
 #pragma once
 
-#include "engine/engine.hpp"
+#include "engine/factory.hpp"
 
 struct _object;  // PyObject, without Python's headers
 

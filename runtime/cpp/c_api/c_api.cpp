@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "engine/check.hpp"
+#include "engine/engine.hpp"
 
 struct qwen3_engine {
   std::mutex mutex;

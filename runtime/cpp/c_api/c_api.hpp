@@ -2,7 +2,7 @@
 #pragma once
 
 #include "c_api/qwen3_engine.h"
-#include "engine/engine.hpp"
+#include "engine/factory.hpp"
 
 namespace qwen3 {
 

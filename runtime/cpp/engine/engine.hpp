@@ -2,7 +2,6 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -72,7 +71,5 @@ class Engine {
  private:
   Trace* trace_ = nullptr;
 };
-
-using EngineFactory = std::unique_ptr<Engine> (*)(const EngineOptions& options);
 
 }  // namespace qwen3

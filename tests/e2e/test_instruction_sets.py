@@ -1,0 +1,53 @@
+"""Whole native engines on every path their kernels have: other vectors, the same model."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+
+import pytest
+
+from tests.e2e.test_parity import NATIVE, assert_parity
+from tests.instruction_sets import NAMES, best, every_instruction_set, on
+
+pytestmark = pytest.mark.compile
+
+# What `native` takes runs all cases in test_parity; asked for by its own name, these.
+FEW = [case for case in NATIVE if case.id in ("qwen3-window-8", "gemma3-softcap", "qwen2-tied")]
+RUNS = [(isa, case) for isa in NAMES for case in (FEW if isa == best() else NATIVE)]
+
+# The widest registers in each path's code; plain x86-64 has those of SSE2.
+WIDEST = {"portable": "xmm", "avx2": "ymm", "avx512": "zmm"}
+
+
+@pytest.mark.parametrize(
+    ("isa", "case"), [on(isa, case) for isa, case in RUNS], ids=lambda value: str(value)
+)
+def test_native_kernels(isa, case, reference, open_llm):
+    model = reference(case)
+    assert_parity(open_llm(model.path, lowering="native", isa=isa), model)
+
+
+def widest_registers(directory) -> str:
+    (module,) = directory.glob("_engine*.so")
+    command = ["objdump", "--disassemble", "--no-show-raw-insn", str(module)]
+    code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return max(re.findall(r"%([xyz]mm)\d", code))
+
+
+only_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="knows x86-64's registers")
+
+
+@only_x86
+@every_instruction_set
+def test_the_code_is_of_the_path_asked_for(isa, reference, open_llm):
+    """Or the other tests say nothing."""
+    llm = open_llm(reference("qwen3-window-8").path, lowering="native", isa=isa)
+    assert widest_registers(llm.engine.directory) == WIDEST[isa]
+
+
+@only_x86
+def test_native_code_is_of_the_best_path(reference, open_llm):
+    llm = open_llm(reference("qwen3-window-8").path, lowering="native")
+    assert widest_registers(llm.engine.directory) == WIDEST[best()]
