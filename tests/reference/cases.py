@@ -400,7 +400,7 @@ _SEEDS = {
     "qwen3-moe": 3,
     "qwen3-moe-mixed": 2,
 }
-"""The first seed whose greedy steps all have a clear argmax and whose rounding is small, if not 0."""
+"""The first seed with a clear argmax in all greedy steps and little rounding, where not 0."""
 
 CASES = tuple(
     dataclasses.replace(case, seed=_SEEDS.get(case.id, 0))
