@@ -63,6 +63,8 @@ class CompileOptions:
     """None takes the device's; an installed InfiniCore is always called portably."""
     dump_ir: Path | None = None
     """Folder for the graph after every pass."""
+    trace: bool = False
+    """Whether every value can be looked at; see ``CompiledEngine.trace``."""
     spelling: Spelling = field(default_factory=Spelling)
 
 
@@ -129,6 +131,7 @@ def plan_model(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> 
         spec_facts=_spec_facts(spec),
         overrides=_overrides(spec),
         digests={"spec": content_digest(spec), "device": content_digest(device)},
+        trace=options.trace,
     )
     graph = make_graph(spec, options.dump_ir, lowering=target.lowering)
     plan = plan_engine(graph, request)
@@ -194,6 +197,8 @@ def _command(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> st
         words += ["--infinicore-api", options.release]
     if options.isa != CompileOptions().isa:
         words += ["--isa", options.isa]
+    if options.trace:
+        words.append("--trace")
     return shlex.join(words)
 
 

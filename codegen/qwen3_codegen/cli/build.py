@@ -28,7 +28,7 @@ from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.spec.device import DeviceSpec, load_device, parse_dtype
 from qwen3_runtime.engine.manifest import MANIFEST_FILE
 
-_CONFIGURATION = ("architecture", "device", "infinicore", "dtype", "rope", "overrides")
+_CONFIGURATION = ("architecture", "device", "infinicore", "dtype", "rope", "overrides", "traced")
 """Entries of a manifest, beside the config, that make an engine another one."""
 
 _EXAMPLES = """\
@@ -65,6 +65,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--force", action="store_true", help="compile the engine even if nothing changed"
     )
     parser.add_argument("--dump-ir", type=Path, metavar="DIR", help="write the graph of each pass")
+    parser.add_argument(
+        "--trace",
+        action="store_true",
+        help="let every value of a step be looked at: Engine.trace(batch)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -88,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
         isa=args.isa,
         lowering=args.lowering,
         dump_ir=args.dump_ir,
+        trace=args.trace,
         spelling=Spelling(spec=args.spec, dev=args.dev, arch=args.arch),
     )
     device = load_device(args.dev)

@@ -11,7 +11,7 @@ from qwen3_codegen.plan.digest import content_digest
 from qwen3_codegen.plan.records import EnginePlan, RegionPlan, WeightPlan
 from qwen3_codegen.spec.model import RopeTable
 from qwen3_runtime.checkpoint.transform import to_json
-from qwen3_runtime.engine.manifest import MANIFEST_FORMAT
+from qwen3_runtime.engine.manifest import MANIFEST_FORMAT, TRACED_KEY
 
 
 def manifest_text(plan: EnginePlan) -> str:
@@ -69,6 +69,8 @@ def manifest_text(plan: EnginePlan) -> str:
         "ignored_tensors": list(plan.ignored_tensors),
         "sha256": {**plan.digests, "plan": content_digest(plan)},
     }
+    if plan.is_traced:
+        manifest[TRACED_KEY] = True
     return json.dumps(manifest, indent=2, ensure_ascii=True) + "\n"
 
 

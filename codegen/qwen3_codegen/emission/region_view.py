@@ -10,6 +10,7 @@ from qwen3_codegen.emission.cpp import (
     call_arguments,
     comment_lines,
     cpp_float,
+    cpp_string,
     local_name,
     member_name,
     tensor_expression,
@@ -30,6 +31,7 @@ from qwen3_codegen.plan.records import (
     Step,
     StepArgument,
     TensorRef,
+    TraceCall,
 )
 
 _INDENT = 2
@@ -73,6 +75,8 @@ def _call(action: Action) -> CallView:
             function, arguments = _activation(action)
         case KernelCall():
             function, arguments = _kernel(action)
+        case TraceCall():
+            function, arguments = _trace(action)
     return CallView(function=function, arguments=call_arguments(function, arguments, _INDENT))
 
 
@@ -115,6 +119,14 @@ def _kernel(call: KernelCall) -> tuple[str, list[str]]:
     sizes = [str(size) if isinstance(size, int) else f"native::{size}" for size in call.sizes]
     function = f"native::{CppIdentifier(call.kernel)}<{', '.join(('Element', *sizes))}>::run"
     return function, [_kernel_argument(argument) for argument in call.arguments]
+
+
+def _trace(call: TraceCall) -> tuple[str, list[str]]:
+    value = tensor_expression(call.value)
+    if call.region is None:
+        return "trace", ["layer", cpp_string(call.name), value]
+    name = cpp_string(f"{call.region}.{call.name}")
+    return ("trace_rows", ["first_row", name, value]) if call.is_part else ("trace", [name, value])
 
 
 def _kernel_argument(argument: KernelArgument) -> str:

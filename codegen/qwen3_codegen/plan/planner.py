@@ -28,6 +28,7 @@ from qwen3_codegen.plan.records import (
 )
 from qwen3_codegen.plan.rope_layout import interleave_rotary_weights
 from qwen3_codegen.plan.storage import Place, RegionStorage, row_elements
+from qwen3_codegen.plan.tracing import trace_calls, trace_parameters
 from qwen3_codegen.plan.weights import ModelWeights, layer_weights, linear_weights, total_bytes
 from qwen3_codegen.spec.model import RopeTable
 from qwen3_runtime.engine.batch import CacheGroup
@@ -47,6 +48,8 @@ class PlanRequest:
     overrides: Mapping[str, object] = field(default_factory=dict)
     """What the user changed of the description, for the manifest."""
     digests: Mapping[str, str]
+    trace: bool = False
+    """Whether values can be looked at while the engine runs."""
 
 
 def plan_engine(graph: Graph, request: PlanRequest) -> EnginePlan:
@@ -134,11 +137,14 @@ class _Planner:
     def _plan_outer(self, region: Region, hidden: Place, *, is_prologue: bool) -> RegionPlan:
         transposed = self._transposed(region)
         weights = self._model_weights.add_region(region, transposed)
+        name = region.name
         if is_prologue:
-            parameters, steps = self._steps(region, weights, {}, hidden)
+            parameters, steps = self._steps(region, weights, {}, hidden, outer=name)
         else:  # run for one part of the logit rows after the other
             fixed = {region.parameters[0].name: hidden}
-            parameters, steps = self._steps(region, weights, fixed, None, runs_again=True)
+            parameters, steps = self._steps(
+                region, weights, fixed, None, outer=name, runs_again=True
+            )
         return RegionPlan(region.name, parameters, steps, region.results[0], (), (), {})
 
     def _plan_kind(self, index: int, hidden: Place) -> RegionPlan:
@@ -168,12 +174,15 @@ class _Planner:
         fixed: Mapping[str, Place],
         result_place: Place | None,
         *,
+        outer: str | None = None,
         runs_again: bool = False,
     ) -> tuple[tuple[Definition, ...], tuple[Step, ...]]:
         storage = RegionStorage(region, self._engine.pool, fixed, runs_again=runs_again)
         values = {value.name: value for value in region.values()}
         context = RegionContext(self._engine, storage, weights, values)
         steps = []
+        if self._request.trace and fixed:
+            steps.append(trace_parameters(region, [values[name] for name in fixed], outer))
         for index, node in enumerate(region.nodes):
             storage.advance(index)
             before = set(self._engine.operators)
@@ -182,6 +191,8 @@ class _Planner:
             used = self._used_by_op.setdefault(node.op, set())
             used.update(self._engine.operators, _kernels_of(actions))
             self._engine.operators |= before
+            if self._request.trace:
+                actions = (*actions, *trace_calls(node.outputs, outer))
             steps.append(Step(_summary(node), node.location, definitions, actions))
         if result_place is not None:
             steps += self._move_result(region, context, result_place)

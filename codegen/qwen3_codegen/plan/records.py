@@ -161,7 +161,19 @@ class KernelCall:
     arguments: tuple[KernelArgument, ...]
 
 
-Action: TypeAlias = OperatorCall | RowCopy | AttentionCall | ActivationCall | KernelCall
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceCall:
+    """A copy of a value as it is now, for those who look into a step; only in traced engines."""
+
+    name: str
+    region: str | None
+    """``prologue`` or ``epilogue``; None is the layer at hand."""
+    value: TensorRef
+    is_part: bool
+    """Whether it holds some of the step's logit rows only."""
+
+
+Action: TypeAlias = OperatorCall | RowCopy | AttentionCall | ActivationCall | KernelCall | TraceCall
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,3 +330,9 @@ class EnginePlan:
     def regions(self) -> tuple[RegionPlan, ...]:
         """Prologue, layer kinds, epilogue."""
         return (self.prologue, *self.layer_kinds, self.epilogue)
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether values can be looked at while the engine runs."""
+        steps = (step for region in self.regions() for step in region.steps)
+        return any(isinstance(action, TraceCall) for step in steps for action in step.actions)

@@ -8,12 +8,14 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "engine/check.hpp"
 #include "engine/engine.hpp"
+#include "engine/trace.hpp"
 #include "sampler/sampler.hpp"
 
 namespace py = pybind11;
@@ -59,6 +61,8 @@ Int32Span span(const Int32Array& array) {
   return {array.data(), static_cast<size_t>(array.size())};
 }
 
+using PythonPlaces = std::vector<std::pair<py::object, py::object>>;
+
 // An engine with its lock: steps of one engine follow each other, whichever thread asks.
 class EngineHandle {
  public:
@@ -71,8 +75,31 @@ class EngineHandle {
 
   py::array_t<float> forward(const Int32Array& token_ids, const Int32Array& positions,
                              const Int32Array& query_lens, const Int32Array& seq_lens,
-                             const Int32Array& logit_rows,
-                             const std::vector<std::pair<py::object, py::object>>& places) {
+                             const Int32Array& logit_rows, const PythonPlaces& places) {
+    return run(token_ids, positions, query_lens, seq_lens, logit_rows, places, nullptr);
+  }
+
+  // The values of a step by name, in order; `names` chooses some, none of them all.
+  py::dict trace(const Int32Array& token_ids, const Int32Array& positions,
+                 const Int32Array& query_lens, const Int32Array& seq_lens,
+                 const Int32Array& logit_rows, const PythonPlaces& places,
+                 std::set<std::string> names) {
+    Trace trace(std::move(names));
+    run(token_ids, positions, query_lens, seq_lens, logit_rows, places, &trace);
+    py::dict arrays;
+    for (TracedValue& value : trace.values()) {
+      arrays[py::str(value.name)] = py::array_t<float>(value.shape, value.elements.data());
+      std::vector<float>().swap(value.elements);
+    }
+    return arrays;
+  }
+
+  const Engine& engine() const { return *engine_; }
+
+ private:
+  py::array_t<float> run(const Int32Array& token_ids, const Int32Array& positions,
+                         const Int32Array& query_lens, const Int32Array& seq_lens,
+                         const Int32Array& logit_rows, const PythonPlaces& places, Trace* trace) {
     Batch batch{span(token_ids), span(positions),  span(query_lens),
                 span(seq_lens),  span(logit_rows), {}};
     std::vector<Int32Array> kept;  // keeps converted arrays alive during the step
@@ -91,13 +118,11 @@ class EngineHandle {
     float* rows = logits.mutable_data();
     py::gil_scoped_release release;
     const std::lock_guard<std::mutex> lock(mutex_);
+    engine_->trace_to(trace);
     engine_->forward(batch, rows);
     return logits;
   }
 
-  const Engine& engine() const { return *engine_; }
-
- private:
   std::mutex mutex_;
   std::vector<py::array> weights_;  // those the engine reads where they are
   std::unique_ptr<Engine> engine_;
@@ -187,6 +212,9 @@ void define(py::module_& module, EngineFactory factory) {
            py::arg("max_num_batched_tokens"), py::arg("device_id") = 0, py::arg("num_blocks") = 0)
       .def("forward", &EngineHandle::forward, py::arg("token_ids"), py::arg("positions"),
            py::arg("query_lens"), py::arg("seq_lens"), py::arg("logit_rows"), py::arg("places"))
+      .def("trace", &EngineHandle::trace, py::arg("token_ids"), py::arg("positions"),
+           py::arg("query_lens"), py::arg("seq_lens"), py::arg("logit_rows"), py::arg("places"),
+           py::arg("names"))
       .def_static("sample_rows", &sample_rows)
       .def_property_readonly("vocab_size",
                              [](const EngineHandle& h) { return h.engine().vocab_size(); })

@@ -11,6 +11,10 @@
 
 namespace qwen3 {
 
+class Device;
+class Trace;
+struct Tensor;
+
 // Gives an engine its weights, one tensor at a time, in the order the engine asks.
 class WeightSource {
  public:
@@ -45,6 +49,22 @@ class Engine {
   // Runs one step; `logits` receives [batch.logit_rows.size, vocab_size] float32 on the host.
   // Throws EngineFailure on a bad batch (nothing has been changed then) or a failing operator.
   virtual void forward(const Batch& batch, float* logits) = 0;
+
+  // Where the steps that follow put their values, null: nowhere. Only engines that were built with
+  // --trace put any; `forward` of the others has no trace of this.
+  void trace_to(Trace* trace) { trace_ = trace; }
+
+ protected:
+  // Called by such engines as soon as a value is computed: outside the layers, in a layer, and for
+  // rows [first_row, first_row + value.shape[0]) of a value of the epilogue.
+  void trace(const char* name, const Tensor& value) const;
+  void trace(size_t layer, const char* name, const Tensor& value) const;
+  void trace_rows(size_t first_row, const char* name, const Tensor& value) const;
+
+  virtual const Device& device() const = 0;
+
+ private:
+  Trace* trace_ = nullptr;
 };
 
 using EngineFactory = std::unique_ptr<Engine> (*)(const EngineOptions& options);

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, overload
@@ -21,6 +21,7 @@ from qwen3_runtime.checkpoint import (
 from qwen3_runtime.engine.batch import Batch, CacheGroup, FloatRows
 from qwen3_runtime.engine.capacity import Capacity, Limits, plan_capacity
 from qwen3_runtime.engine.manifest import (
+    TRACED_KEY,
     Manifest,
     cache_groups,
     memory_needs,
@@ -29,7 +30,7 @@ from qwen3_runtime.engine.manifest import (
 )
 from qwen3_runtime.engine.native_module import load_native_module
 from qwen3_runtime.engine.prefill import prompt_logits
-from qwen3_runtime.errors import CheckpointError
+from qwen3_runtime.errors import CheckpointError, EngineError
 from qwen3_runtime.sampling.sampler import SampleRows
 
 
@@ -140,15 +141,58 @@ class CompiledEngine:
         if not isinstance(inputs, Batch):
             with self._slots_in_use:
                 return prompt_logits(self, inputs)
-        logits: FloatRows = self._native.forward(
-            inputs.token_ids,
-            inputs.positions,
-            inputs.query_lens,
-            inputs.seq_lens,
-            inputs.logit_rows,
-            [(places.slots, places.block_table) for places in inputs.places],
-        )
+        logits: FloatRows = self._native.forward(*_arguments(inputs))
         return logits
+
+    def trace(self, batch: Batch, names: Collection[str] | None = None) -> dict[str, FloatRows]:
+        """Runs one step and returns its values by name, in order, weights left out.
+
+        Names are those of the graph after the passes of the engine's lowering: ``prologue.h``,
+        ``layers.3.q_rms_norm``, ``epilogue.logits``. What an engine never keeps in memory, such as
+        attention scores or the token ids, has no name here. Without logit rows there is no
+        epilogue.
+
+        Args:
+            batch: The step; caches change as in ``forward``.
+            names: The values wanted; None is all of them, which may be gigabytes.
+
+        Returns:
+            float32 arrays ``[num_tokens, ...]``, in the epilogue ``[num_logit_rows, ...]``.
+
+        Raises:
+            EngineError: The engine was not built with ``--trace``, has no value of such a name,
+                the batch breaks a limit, or an operator failed.
+        """
+        if self.manifest.get(TRACED_KEY) is not True:
+            raise EngineError(
+                "the engine was not built for tracing",
+                where=self.directory,
+                hint="build it again with `qwen3-codegen build --trace`, or "
+                "CompileOptions(trace=True)",
+            )
+        if names is not None and not names:
+            return {}
+        values: dict[str, FloatRows] = self._native.trace(*_arguments(batch), set(names or ()))
+        if missing := sorted(set(names or ()) - set(values)):
+            raise EngineError(
+                "the step has no such value",
+                where=self.directory,
+                got=", ".join(missing),
+                hint="without names all of them are returned",
+            )
+        return values
+
+
+def _arguments(batch: Batch) -> tuple[object, ...]:
+    """A batch as the native module takes it."""
+    return (
+        batch.token_ids,
+        batch.positions,
+        batch.query_lens,
+        batch.seq_lens,
+        batch.logit_rows,
+        [(places.slots, places.block_table) for places in batch.places],
+    )
 
 
 def engine_class(directory: Path) -> type[CompiledEngine]:

@@ -78,6 +78,7 @@ class NativeEngine : public Engine {
   size_t num_tokens_ = 0;
 
  private:
+  const Device& device() const override { return device_; }
   void allocate_cache();
   Tensor bind_from(WeightSource& source, const char* name, std::optional<size_t> layer,
                    infiniDtype_t dtype, std::initializer_list<size_t> shape);

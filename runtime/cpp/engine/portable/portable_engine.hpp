@@ -90,6 +90,7 @@ class PortableEngine : public Engine {
   Tensor positions_;  // [num_tokens] int32
 
  private:
+  const Device& device() const override { return device_; }
   void allocate_cache();
   Tensor upload_from(WeightSource& source, const char* name, std::optional<size_t> layer,
                      Tensor tensor) const;

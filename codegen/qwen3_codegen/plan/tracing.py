@@ -1,0 +1,32 @@
+"""Copies of values for those who look into a step, in engines that are built with ``--trace``.
+
+Names are the interpreter's: ``prologue.h``, ``layers.3.q_rms_norm``, ``epilogue.logits``. A value is
+copied in the step that defines it, behind the calls that fill it: later ones may write over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from qwen3_codegen.ir.graph import NUM_LOGIT_ROWS, Region, Value
+from qwen3_codegen.plan.records import Origin, Step, TensorRef, TraceCall
+
+
+def trace_calls(values: Iterable[Value], outer: str | None) -> tuple[TraceCall, ...]:
+    """Returns a copy of each value; ``outer`` names the region, None is the layer at hand."""
+    return tuple(
+        TraceCall(
+            name=value.name,
+            region=outer,
+            value=TensorRef(Origin.VALUE, value.name),
+            is_part=value.type.shape[0] == NUM_LOGIT_ROWS,
+        )
+        for value in values
+    )
+
+
+def trace_parameters(region: Region, values: Iterable[Value], outer: str | None) -> Step:
+    """Returns the step that copies what a region is given, before anything is written over it."""
+    names = ", ".join(value.name for value in region.parameters)
+    text = f"{names} as it comes in"
+    return Step(text, region.nodes[0].location, (), trace_calls(values, outer))
