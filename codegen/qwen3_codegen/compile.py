@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qwen3_codegen.build.builder import BuildRequest, BuildResult, build_engine
+from qwen3_codegen.build.cache import content_key
 from qwen3_codegen.build.toolchain import find_toolchain, instruction_set
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.emission.emit import emit_engine
@@ -24,6 +25,7 @@ from qwen3_codegen.ir.graph import Graph
 from qwen3_codegen.ir.printer import format_graph
 from qwen3_codegen.ir.verify import verify
 from qwen3_codegen.passes import PIPELINES, run_pipeline
+from qwen3_codegen.paths import cache_dir
 from qwen3_codegen.plan.digest import content_digest
 from qwen3_codegen.plan.planner import PlanRequest, plan_engine
 from qwen3_codegen.plan.records import EnginePlan, TargetPlan
@@ -176,6 +178,19 @@ def build_model(
     return build_engine(directory, compiled.files, request, notify, force=force)
 
 
+def build_in_cache(
+    compiled: CompiledPlan, options: CompileOptions, notify: Callable[[str], None]
+) -> BuildResult:
+    """Compiles an engine into the user's cache, in a folder of its own content's name.
+
+    Raises:
+        BuildError: Something did not compile.
+    """
+    infinicore = compiled.installed.root if compiled.installed else EMBEDDED
+    key = content_key([*compiled.files.values(), options.isa, str(infinicore)])
+    return build_model(compiled, cache_dir() / "models" / key, options, notify)
+
+
 def _command(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> str:
     """The command line that makes an engine again; of a path it has the last part alone."""
     named = options.spelling
@@ -299,6 +314,7 @@ __all__ = [
     "CompileOptions",
     "CompiledPlan",
     "Spelling",
+    "build_in_cache",
     "build_model",
     "emit_model",
     "make_graph",

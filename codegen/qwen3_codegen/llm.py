@@ -9,12 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
-from qwen3_codegen.build.cache import content_key
 from qwen3_codegen.compile import (
-    EMBEDDED,
     CompileOptions,
     Spelling,
-    build_model,
+    build_in_cache,
     make_graph,
     plan_model,
 )
@@ -29,7 +27,6 @@ from qwen3_codegen.llm_arguments import (
     refuse_compiled_options,
     refuse_unavailable,
 )
-from qwen3_codegen.paths import cache_dir
 from qwen3_codegen.progress import status
 from qwen3_codegen.spec.catalog import load_checkpoint_model
 from qwen3_codegen.spec.device import load_device
@@ -270,10 +267,8 @@ def _compiled(
 ) -> Engine:
     compiled = plan_model(spec, load_device(dev), options)
     check_fit(json.loads(compiled.files["manifest.json"]), checkpoint, limits)
-    infinicore = compiled.installed.root if compiled.installed else EMBEDDED
-    key = content_key([*compiled.files.values(), options.isa, str(infinicore)])
     with status() as notify:
-        result = build_model(compiled, cache_dir() / "models" / key, options, notify)
+        result = build_in_cache(compiled, options, notify)
     return engine_class(result.directory).from_checkpoint(
         checkpoint, show_progress=show_progress, limits=limits
     )

@@ -180,7 +180,7 @@ class Interpreter:
 
         Args:
             batches: Steps in order; sequences are told apart by their slots, from position 0 on.
-            traces: What ``trace`` of the other engine gave for each.
+            traces: What ``trace`` of the other engine gave for each; token ids need not be there.
 
         Yields:
             Nodes in the order they run, each for all steps in turn.
@@ -194,7 +194,7 @@ class Interpreter:
             weights = {weight.name: self._weight(weight, layer) for weight in region.weights}
             for node in region.nodes:
                 for step, (batch, trace) in enumerate(zip(batches, traces, strict=True)):
-                    given = _Given(trace, place, weights)
+                    given = _Given(trace, batch.token_ids, place, weights)
                     inputs = {role: given[name] for role, name in node.inputs.items()}
                     inputs = {role: self._computing(array) for role, array in inputs.items()}
                     at = self._step(batch, slots[step], rope[step], place, node)
@@ -335,6 +335,7 @@ class _Given:
     """The values a node of a place may read: its weights, and what a trace holds."""
 
     trace: Mapping[str, Array]
+    token_ids: Array
     place: str
     weights: Mapping[str, Array]
 
@@ -342,6 +343,8 @@ class _Given:
         if name in self.weights:
             return self.weights[name]
         array = self.trace.get(f"{self.place}.{name}")
+        if array is None and self.place == "prologue" and name == "input_ids":
+            return self.token_ids
         if array is None:
             raise EngineError("a trace lacks a value", where=f"{self.place}.{name}")
         return array

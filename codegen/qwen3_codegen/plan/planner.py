@@ -59,9 +59,14 @@ def plan_engine(graph: Graph, request: PlanRequest) -> EnginePlan:
         LoweringError: The device lacks something the graph needs.
     """
     _LOWERINGS[request.target.lowering].refuse_unknown_ops(graph)
-    if request.target.lowering == "portable" and not _rotates_halves(request.api):
+    if turns_pairs(request.target.lowering, request.api):
         graph = interleave_rotary_weights(graph)
     return _Planner(graph, request).plan()
+
+
+def turns_pairs(lowering: str, api: InfiniCoreApi) -> bool:
+    """Whether engines permute heads at load, since their rope turns neighbouring pairs only."""
+    return lowering == "portable" and not _rotates_halves(api)
 
 
 _LOWERINGS = {lowering.name: lowering for lowering in (native.LOWERING, portable.LOWERING)}

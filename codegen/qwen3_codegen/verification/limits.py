@@ -1,7 +1,7 @@
 """How far an engine may be off: every limit, with its reason.
 
-Limits are data. A format with its own rounding (int8, int4) is one more entry of ``UNIT`` and, where
-it reaches further than a rounding, one more row; no comparison knows a dtype.
+Limits are data. A format with its own rounding (int8, int4) is one more entry of ``UNIT`` and,
+where it reaches further than a rounding, one more row; no comparison knows a dtype.
 """
 
 from __future__ import annotations

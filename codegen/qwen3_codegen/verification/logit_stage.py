@@ -1,0 +1,127 @@
+"""Logits of every step, and greedy tokens, of the engine as it is used."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from qwen3_codegen.dtypes import DType
+from qwen3_codegen.verification.limits import (
+    GREEDY_BOUNDS,
+    OWN_ERROR_FACTOR,
+    RELATIVE_BOUND,
+    cosine_limit,
+)
+from qwen3_codegen.verification.measure import Array, Measurement, measure
+from qwen3_codegen.verification.observed import Observations
+from qwen3_codegen.verification.report import Check, Stage, Status
+from qwen3_runtime.engine.batch import FloatRows
+
+__all__ = ["check_greedy", "check_logits"]
+
+
+def check_logits(
+    dtype: DType,
+    lowering: str,
+    actual: Sequence[FloatRows],
+    observations: Observations,
+    against: str,
+) -> Iterator[Check]:
+    """Yields the checks of logits of all tokens of all sequences.
+
+    float32: the largest difference. Half precision: the cosine over all rows, and the mean
+    difference beside that of the reference's own model in that dtype, where there is one.
+    """
+    started = time.monotonic()
+    rows, expected = np.concatenate(actual), np.concatenate(observations.logits)
+    measured = measure(rows, expected)
+
+    def check(name: str, measure_name: str, number: float, limit: float, fine: bool) -> Check:
+        return _check(name, against, measured, measure_name, number, limit, fine, started)
+
+    if dtype is DType.F32:
+        limit = RELATIVE_BOUND * max(1.0, measured.scale)
+        fine = measured.max_abs <= limit
+        yield check("logits", "max_abs", measured.max_abs, limit, fine)
+        return
+    least = cosine_limit(lowering)
+    yield check("logits, cosine", "cosine", measured.cosine, least, measured.cosine >= least)
+    if observations.own_logits is not None:
+        own = measure(np.concatenate(observations.own_logits), expected).mean_abs
+        limit = OWN_ERROR_FACTOR * own
+        fine = measured.mean_abs <= limit
+        yield check("logits, mean difference", "mean_abs", measured.mean_abs, limit, fine)
+
+
+def check_greedy(
+    actual: Sequence[Sequence[int]],
+    prompts: Sequence[Sequence[int]],
+    reference_logits: Sequence[FloatRows],
+    error: float,
+    against: str,
+) -> Check:
+    """Compares greedy tokens with the reference's argmax along the engine's own path.
+
+    Args:
+        actual: What the engine continued each prompt with.
+        prompts: The prompts.
+        reference_logits: Of every prompt and its continuation, [num_tokens, vocab_size].
+        error: What a logit may be off by: the bound in float32, what was measured in half.
+        against: The reference.
+    """
+    started = time.monotonic()
+    gaps, different, total = [0.0], 0, 0
+    for tokens, prompt, rows in zip(actual, prompts, reference_logits, strict=True):
+        asked = rows[len(prompt) - 1 : len(prompt) - 1 + len(tokens)]
+        chosen = asked[np.arange(len(tokens)), np.asarray(tokens)]
+        behind = asked.max(axis=1) - chosen
+        gaps.append(float(behind.max()))
+        different += int((behind > 0).sum())
+        total += len(tokens)
+    gap, limit = max(gaps), GREEDY_BOUNDS * error
+    fine = gap <= limit
+    note = f"{total - different} of {total} tokens are the reference's"
+    if fine and different:
+        note += "; the others were too close to call"
+    measured = Measurement(
+        max_abs=gap, max_rel=math.nan, mean_abs=math.nan, cosine=math.nan, scale=math.nan
+    )
+    return _check("greedy tokens", against, measured, "max_abs", gap, limit, fine, started, note)
+
+
+def _check(
+    name: str,
+    against: str,
+    measured: Measurement,
+    measure_name: str,
+    number: float,
+    limit: float,
+    fine: bool,
+    started: float,
+    note: str = "",
+) -> Check:
+    return Check(
+        stage=Stage.LOGITS,
+        name=name,
+        layer=None,
+        op=None,
+        location=None,
+        against=against,
+        max_abs=measured.max_abs,
+        max_rel=measured.max_rel,
+        cosine=measured.cosine,
+        measured=number,
+        measure=measure_name,
+        limit=limit,
+        status=Status.PASS if fine else Status.FAIL,
+        seconds=time.monotonic() - started,
+        note=note,
+    )
+
+
+def largest_difference(actual: Sequence[Array], expected: Sequence[Array]) -> float:
+    """Returns the largest |difference| of two lists of rows."""
+    return measure(np.concatenate(actual), np.concatenate(expected)).max_abs
