@@ -72,7 +72,7 @@ class GraphOrder:
             sound: Values that are known to be right; nothing before them is to blame.
         """
         found: dict[str, PlacedNode] = {}
-        known = {self._canonical(each) for each in sound}
+        known = {self.canonical(each) for each in sound}
         waiting = [name]
         while waiting:
             node = self.producer(waiting.pop(0))
@@ -81,12 +81,12 @@ class GraphOrder:
             found[node.name] = node
             for value in node.node.inputs.values():
                 full = f"{node.place}.{value}"
-                if full in self._rank and self._canonical(full) not in known:
+                if full in self._rank and self.canonical(full) not in known:
                     waiting.append(full)
         return [node for node in found.values() if node.node.op not in _VIEWS]
 
-    def _canonical(self, name: str) -> str:
-        """The name of a value seen through what only passes it on: reshapes and places."""
+    def canonical(self, name: str) -> str:
+        """Returns a value's name seen through what only passes it on: reshapes and places."""
         while True:
             place, value = self._split(name)
             region = self._regions[place][1]

@@ -27,12 +27,14 @@ def check_values(
 ) -> Iterator[Check]:
     """Yields a check per value and one per thing that only one side computes, in order.
 
-    The op a check names is the one that computes the value; where ops before it cannot be seen in
-    the reference, the note names them.
+    A value that is seen several times, such as what a layer leaves and the next one begins with, is
+    checked once. The op a check names is the one that computes the value; where ops before it
+    cannot be seen in the reference, the note names them.
     """
     order = GraphOrder(graph)
     logits = f"epilogue.{graph.epilogue.results[0]}"
-    values = [value for value in observations.values if value.name != logits]
+    shown = {order.canonical(value.name): value for value in reversed(observations.values)}
+    values = [value for name, value in shown.items() if name != logits]
     entries: list[tuple[float, Observed | Unmatched]] = [
         *((order.rank(value.name), value) for value in values),
         *((_rank(order, each.after), each) for each in observations.unmatched),
