@@ -78,19 +78,12 @@ def verified(
 
 
 def with_text(change: Callable[[str], str], out: Path) -> Callable[..., BuildResult]:
-    """Builds engines whose ``engine.cpp`` is another one.
-
-    Only the one that shows its values is compiled, and stands for the ordinary one, too.
-    """
-    traced: list[BuildResult] = []
+    """Builds engines whose ``engine.cpp`` is another one."""
 
     def build(
         compiled: CompiledPlan, options: CompileOptions, notify: Callable[[str], None]
     ) -> BuildResult:
-        if not traced:
-            options = replace(options, trace=True)
-            files = {**compiled.files, "engine.cpp": change(compiled.files["engine.cpp"])}
-            traced.append(build_model(replace(compiled, files=files), out, options, notify))
-        return traced[0]
+        files = {**compiled.files, "engine.cpp": change(compiled.files["engine.cpp"])}
+        return build_model(replace(compiled, files=files), out, options, notify)
 
     return build

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from qwen3_codegen.compile import CompileOptions
+from qwen3_codegen.dtypes import DType
 from qwen3_codegen.paths import modelspecs_dir
+from qwen3_codegen.spec.catalog import load_checkpoint_model
+from qwen3_codegen.spec.device import load_device
 from qwen3_codegen.verification import Report, Stage
-from qwen3_codegen.verification.command import Command, verify_model
+from qwen3_codegen.verification.subject import compiled_subject
+from qwen3_codegen.verification.torch_reference import transformers_reference
+from qwen3_runtime.checkpoint import open_checkpoint
 from qwen3_runtime.errors import CheckpointError
-from tests.verification.subjects import with_text
+from tests.verification.subjects import verified
 
 MODEL = "qwen3-window-8"
 K_NORM = "  - k = rms_norm(k, weight=self_attn.k_norm)\n"
@@ -19,7 +27,6 @@ NO_K_NORM = (
     ('"*.rotary_emb.inv_freq"', '"*.rotary_emb.inv_freq", "*.k_norm.weight"'),
 )
 SWAPPED = (("silu(gate) * up", "silu(up) * gate"),)
-SCALED = (("scale=1 / sqrt(head_dim)", "scale=1.03 / sqrt(head_dim)"),)
 
 
 def architecture(folder: Path, changes: tuple[tuple[str, str], ...]) -> str:
@@ -33,10 +40,29 @@ def architecture(folder: Path, changes: tuple[tuple[str, str], ...]) -> str:
     return str(file)
 
 
-def verify(path: Path, tmp_path: Path, **choices: object) -> Report:
-    build = with_text(lambda text: text, tmp_path / "engine")
-    command = Command(dtype="float32", num_greedy_tokens=4, build=build, **choices)
-    return verify_model(str(path), command, lambda what, done, total: None)
+def verify(
+    path: Path,
+    lowering: str = "portable",
+    *,
+    dtype: DType = DType.F32,
+    arch: str | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Report:
+    """Of the two builds of an engine only the one that shows its values is made, to save time."""
+    spec = load_checkpoint_model(str(path), architecture=arch, overrides=overrides)
+    options = CompileOptions(dtype=dtype, lowering=lowering)
+    with open_checkpoint(path) as checkpoint:
+        subject = compiled_subject(spec, load_device("cpu"), options, checkpoint)
+        subject = replace(subject, ordinary=subject.traced)
+        reference = transformers_reference(
+            path, "Qwen3ForCausalLM", subject.graph, "model.layers.{layer}."
+        )
+        return verified(subject, checkpoint, [reference])
+
+
+@pytest.fixture(autouse=True)
+def in_test_cache(engine_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QWEN3_CODEGEN_CACHE", str(engine_cache))
 
 
 def only_layers_and_logits_fail(report: Report) -> bool:
@@ -45,8 +71,8 @@ def only_layers_and_logits_fail(report: Report) -> bool:
 
 @pytest.mark.compile
 @pytest.mark.parametrize("lowering", ["portable", "native"])
-def test_a_right_spec_passes(lowering, reference, tmp_path):
-    report = verify(reference(MODEL).path, tmp_path, lowering=lowering)
+def test_a_right_spec_passes(lowering, reference):
+    report = verify(reference(MODEL).path, lowering)
     assert report.verdict().startswith("PASS"), report.verdict()
     assert {check.stage for check in report.checks} == set(Stage)
     assert report.references[0].startswith("transformers ")
@@ -57,7 +83,7 @@ def test_a_right_spec_passes(lowering, reference, tmp_path):
 @pytest.mark.parametrize("lowering", ["portable", "native"])
 def test_a_norm_that_is_left_out(lowering, reference, tmp_path):
     file = architecture(tmp_path, NO_K_NORM)
-    report = verify(reference(MODEL).path, tmp_path, lowering=lowering, arch=file)
+    report = verify(reference(MODEL).path, lowering, arch=file)
     first = report.first_wrong
     assert (first.name, first.layer) == ("model.layers.0.self_attn.k_norm", 0)
     assert "no op of the engine reads" in first.note
@@ -68,7 +94,7 @@ def test_a_norm_that_is_left_out(lowering, reference, tmp_path):
 @pytest.mark.parametrize("lowering", ["portable", "native"])
 def test_gate_and_up_swapped(lowering, reference, tmp_path):
     file = architecture(tmp_path, SWAPPED)
-    report = verify(reference(MODEL).path, tmp_path, lowering=lowering, arch=file)
+    report = verify(reference(MODEL).path, lowering, arch=file)
     first = report.first_wrong
     assert (first.name, first.op, first.layer) == ("layers.0.mul", "swiglu", 0)
     assert first.location == f"{file}:73"
@@ -87,8 +113,8 @@ def test_gate_and_up_swapped(lowering, reference, tmp_path):
         ({"rope_theta": "440"}, "layers.0.a", "attention", 68),
     ],
 )
-def test_another_config(override, name, op, line, reference, tmp_path):
-    report = verify(reference(MODEL).path, tmp_path, lowering="portable", overrides=override)
+def test_another_config(override, name, op, line, reference):
+    report = verify(reference(MODEL).path, overrides=override)
     first = report.first_wrong
     assert (first.name, first.op, first.layer) == (name, op, 0)
     assert first.location == f"modelspecs/architectures/qwen3.yaml:{line}"
@@ -98,11 +124,9 @@ def test_another_config(override, name, op, line, reference, tmp_path):
 
 
 @pytest.mark.compile
-def test_another_scale_in_half_precision(reference, tmp_path):
+def test_an_activation_left_out_in_half_precision(reference, tmp_path):
     file = architecture(tmp_path, (("silu(gate) * up", "gate * up"),))
-    build = with_text(lambda text: text, tmp_path / "engine")
-    command = Command(dtype="bfloat16", lowering="native", arch=file, build=build)
-    report = verify_model(str(reference(MODEL).path), command, lambda what, done, total: None)
+    report = verify(reference(MODEL).path, "native", dtype=DType.BF16, arch=file)
     first = report.first_wrong
     assert (first.name, first.op, first.layer) == ("layers.0.mul", "mul", 0)
 
@@ -111,4 +135,4 @@ def test_tensors_that_no_op_reads_are_refused_by_name(reference, tmp_path):
     """Unless the architecture says that they may be left over."""
     file = architecture(tmp_path, NO_K_NORM[:1])
     with pytest.raises(CheckpointError, match=r"model\.layers\.0\.self_attn\.k_norm\.weight"):
-        verify(reference(MODEL).path, tmp_path, arch=file)
+        verify(reference(MODEL).path, arch=file)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from qwen3_codegen.compile import CompileOptions, Spelling, build_in_cache
+from qwen3_codegen.compile import CompileOptions, Spelling
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.hub import locate_checkpoint
 from qwen3_codegen.progress import say
@@ -20,7 +20,7 @@ from qwen3_codegen.verification.measure import Array
 from qwen3_codegen.verification.observed import Reference
 from qwen3_codegen.verification.report import Report
 from qwen3_codegen.verification.script import Played, make_script
-from qwen3_codegen.verification.subject import Build, Subject, compiled_subject
+from qwen3_codegen.verification.subject import Subject, compiled_subject
 from qwen3_codegen.verification.tensor_dump import DumpReference
 from qwen3_codegen.verification.torch_reference import (
     INSTALL_HINT,
@@ -63,7 +63,6 @@ class Command:
     reference: str | None = None
     against: Path | None = None
     dump_tensors: Path | None = None
-    build: Build = build_in_cache
 
     def options(self, spec: str | None) -> CompileOptions:
         """Returns what an engine is compiled with."""
@@ -153,7 +152,7 @@ def _verify(
         say(f"note: {note}")
     with open_checkpoint(path) as checkpoint:
         options, device = command.options(name), load_device(command.dev)
-        subject = compiled_subject(spec, device, options, checkpoint, command.build)
+        subject = compiled_subject(spec, device, options, checkpoint)
         prompt_len = command.prompt_len or default_prompt_len(
             subject.graph, command.num_greedy_tokens
         )

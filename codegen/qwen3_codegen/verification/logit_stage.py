@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from qwen3_codegen.dtypes import DType
+from qwen3_codegen.ir.graph import Graph
+from qwen3_codegen.verification.graph_order import GraphOrder
 from qwen3_codegen.verification.limits import (
     GREEDY_BOUNDS,
     OWN_ERROR_FACTOR,
@@ -20,27 +23,31 @@ from qwen3_codegen.verification.observed import Observations
 from qwen3_codegen.verification.report import Check, Stage, Status
 from qwen3_runtime.engine.batch import FloatRows
 
-__all__ = ["check_greedy", "check_logits"]
+__all__ = ["check_greedy", "check_logits", "largest_difference"]
 
 
 def check_logits(
-    dtype: DType,
+    graph: Graph,
     lowering: str,
     actual: Sequence[FloatRows],
     observations: Observations,
     against: str,
+    sound: Collection[str],
 ) -> Iterator[Check]:
     """Yields the checks of logits of all tokens of all sequences.
 
     float32: the largest difference. Half precision: the cosine over all rows, and the mean
     difference beside that of the reference's own model in that dtype, where there is one.
+    ``sound`` are the values that agree; where all of them do, the ops after them are to blame.
     """
     started = time.monotonic()
+    dtype = graph.dtype
     rows, expected = np.concatenate(actual), np.concatenate(observations.logits)
     measured = measure(rows, expected)
 
     def check(name: str, measure_name: str, number: float, limit: float, fine: bool) -> Check:
-        return _check(name, against, measured, measure_name, number, limit, fine, started)
+        made = _check(name, against, measured, measure_name, number, limit, fine, started)
+        return made if fine else _blaming(made, GraphOrder(graph), _logits_name(graph), sound)
 
     if dtype is DType.F32:
         limit = RELATIVE_BOUND * max(1.0, measured.scale)
@@ -54,6 +61,25 @@ def check_logits(
         limit = OWN_ERROR_FACTOR * own
         fine = measured.mean_abs <= limit
         yield check("logits, mean difference", "mean_abs", measured.mean_abs, limit, fine)
+
+
+def _logits_name(graph: Graph) -> str:
+    return f"epilogue.{graph.epilogue.results[0]}"
+
+
+def _blaming(check: Check, order: GraphOrder, name: str, sound: Collection[str]) -> Check:
+    suspects = order.suspects(name, sound)
+    if not suspects or not sound:
+        return check
+    first, *others = suspects
+    unseen = ", ".join(f"{each.name} = {each.node.op}" for each in others[:4])
+    return replace(
+        check,
+        op=first.node.op,
+        layer=first.layer,
+        location=str(first.node.location),
+        note=f"not seen before it: {unseen}" if others else "",
+    )
 
 
 def check_greedy(

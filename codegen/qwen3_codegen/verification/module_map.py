@@ -141,7 +141,7 @@ class ModuleMap:
         placed, node = reader.placed, reader.placed.node
         layout = _layout(reader.weight.expression)
         name = f"{placed.place}.{node.inputs[_DATA_ROLES[reader.role]]}"
-        if layout is not None:
+        if layout is not None and not self._is_scaled_for_the_head(name):
             is_norm = reader.role != "weight" or node.op in _NORMS
             rows = self._shaped(name, calls[module].inputs)
             if rows is not None and is_norm:
@@ -155,6 +155,12 @@ class ModuleMap:
         if modules[-1] == module and node.op in (*_NORMS, "linear"):
             outputs = self._outputs(reader, owners, calls)
             found.add(placed.name, f"output of {' and '.join(map(str, modules))}", outputs)
+
+    def _is_scaled_for_the_head(self, name: str) -> bool:
+        """A number before the head may as well stand after it; logits judge both together."""
+        place, _, value = name.rpartition(".")
+        nodes = self._regions[place][1].nodes if place == "epilogue" else ()
+        return any(node.op == "scale" and node.output.name == value for node in nodes)
 
     def _outputs(
         self, reader: _Reader, owners: Mapping[str, str], calls: Mapping[str, ModuleCalls]

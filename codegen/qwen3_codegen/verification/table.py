@@ -20,7 +20,7 @@ _TITLES = {
     Stage.LAYERS: "Layer by layer",
     Stage.LOGITS: "Logits and tokens",
 }
-_WIDTH = 110
+_WIDTH = 120
 """Where standard output is no terminal."""
 
 
@@ -54,10 +54,10 @@ def print_report(report: Report, console: Console | None = None) -> None:
 
 
 def _table(checks: Sequence[Check], *, with_ops: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     for column in ("value", *(["op", "where"] if with_ops else [])):
-        table.add_column(column, overflow="fold")
-    for column in ("max abs", "max rel", "cosine", "limit", "of limit"):
+        table.add_column(column, overflow="fold", min_width=14)
+    for column in ("max abs", "max rel", "cosine", "limit", "of it"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for cells, failed in _rows(checks, with_ops=with_ops):
@@ -68,13 +68,12 @@ def _table(checks: Sequence[Check], *, with_ops: bool) -> Table:
 def _rows(checks: Sequence[Check], *, with_ops: bool) -> Iterator[tuple[list[str], bool]]:
     groups: dict[tuple[object, ...], list[Check]] = {}
     for check in checks:
-        place, value = _split(check)
-        groups.setdefault((place, value, check.op, check.measure), []).append(check)
-    for (place, value, op, measure), group in groups.items():
+        groups.setdefault((*_split(check), check.op, check.measure), []).append(check)
+    for (where, value, op, measure), group in groups.items():
         worst = max(group, key=lambda check: (check.failed, _share(check)))
         failed = sum(check.failed for check in group)
         status = "pass" if not failed else "FAIL" if len(group) == 1 else f"FAIL {failed}"
-        middle = [str(op or ""), _where(str(place), group)] if with_ops else []
+        middle = [str(op or ""), _where(str(where), group)] if with_ops else []
         yield (
             [
                 str(value),
@@ -93,6 +92,8 @@ def _rows(checks: Sequence[Check], *, with_ops: bool) -> Iterator[tuple[list[str
 def _split(check: Check) -> tuple[str, str]:
     """The place of a value (all layers are one) and its own name."""
     place, dot, value = check.name.partition(".")
+    if place == "layers" and check.layer is None:
+        return "prologue", value.partition(".")[2]  # what layer 0 begins with
     if place == "layers":
         return "layers", value.partition(".")[2]
     return (place, value) if dot and place in ("prologue", "epilogue") else ("", check.name)

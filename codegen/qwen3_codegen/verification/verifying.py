@@ -102,8 +102,12 @@ def verify_engine(
         progress(reference.title, 0, 0)
         report.references.append(reference.title)
         observations = reference.observe(request.script.token_ids)
-        report.checks += check_values(subject.graph, played, observations, reference.title)
-        report.checks += _check_results(subject, request, logits, tokens, reference, observations)
+        inside = list(check_values(subject.graph, played, observations, reference.title))
+        sound = [check.name for check in inside if not check.failed]
+        report.checks += inside
+        report.checks += _check_results(
+            subject, request, logits, tokens, reference, observations, sound
+        )
     report.checks.sort(key=lambda check: list(type(check.stage)).index(check.stage))
     report.seconds = time.monotonic() - started
     return report
@@ -147,11 +151,13 @@ def _check_results(
     tokens: list[list[int]],
     reference: Reference,
     observations: Observations,
+    sound: list[str],
 ) -> list[Check]:
     dtype = subject.graph.dtype
     if not observations.logits:
         return []
-    checks = list(check_logits(dtype, subject.lowering, logits, observations, reference.title))
+    title = reference.title
+    checks = list(check_logits(subject.graph, subject.lowering, logits, observations, title, sound))
     prompts = _prompts(request.script)
     whole = [[*prompt, *new] for prompt, new in zip(prompts, tokens, strict=True)]
     expected = reference.logits(whole)
@@ -160,7 +166,7 @@ def _check_results(
     error = largest_difference(logits, observations.logits)
     if dtype is DType.F32:
         error = RELATIVE_BOUND * max(1.0, *(float(np.abs(rows).max()) for rows in expected))
-    return [*checks, check_greedy(tokens, prompts, expected, error, reference.title)]
+    return [*checks, check_greedy(tokens, prompts, expected, error, title)]
 
 
 def _notes(
