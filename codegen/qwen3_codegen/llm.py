@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
-from qwen3_codegen.compile import (
-    CompileOptions,
-    Spelling,
-    build_in_cache,
-    make_graph,
-    plan_model,
-)
+from qwen3_codegen.compile import CompileOptions, Spelling
 from qwen3_codegen.hub import locate_checkpoint
 from qwen3_codegen.ir.interpreter import Interpreter
-from qwen3_codegen.ir.weights import weight_bindings
 from qwen3_codegen.llm_arguments import (
     dtype_or_auto,
     field_names,
@@ -27,15 +20,15 @@ from qwen3_codegen.llm_arguments import (
     refuse_compiled_options,
     refuse_unavailable,
 )
-from qwen3_codegen.progress import status
+from qwen3_codegen.llm_engines import compiled_engine, interpreter_engine
+from qwen3_codegen.llm_values import ValueReader
 from qwen3_codegen.spec.catalog import load_checkpoint_model
-from qwen3_codegen.spec.device import load_device
 from qwen3_codegen.spec.model import ModelSpec
 from qwen3_runtime.checkpoint import Checkpoint, open_checkpoint
 from qwen3_runtime.engine.batch import Engine, FloatRows
-from qwen3_runtime.engine.capacity import Limits, plan_capacity
-from qwen3_runtime.engine.compiled import check_fit, check_weights, engine_class
+from qwen3_runtime.engine.capacity import Limits
 from qwen3_runtime.engine.prefill import prompt_logits
+from qwen3_runtime.engine.tracing import TracedEngine
 from qwen3_runtime.errors import EngineError
 from qwen3_runtime.generation import Generator, Message, OnText, Prompt, RequestOutput
 from qwen3_runtime.generation_config import default_sampling_params, sampling_notes
@@ -130,13 +123,16 @@ class LLM:
             )
             self.tokenizer: Tokenizer | None = load_tokenizer(self._checkpoint)
             self.engine: Engine = (
-                _compiled(self.spec, self._checkpoint, dev, options, limits, show_progress)
+                compiled_engine(self.spec, self._checkpoint, dev, options, limits, show_progress)
                 if engine == "compiled"
-                else _interpreter(self.spec, self._checkpoint, limits)
+                else interpreter_engine(self.spec, self._checkpoint, limits)
             )
         except BaseException:
             self._checkpoint.close()
             raise
+        self._values = ValueReader(
+            self.spec, lambda: self._traced_engine(dev, options, show_progress)
+        )
         self._generator = Generator(self.engine, self.tokenizer, self._checkpoint)
         self._lock = threading.Lock()
         self._owner: int | None = None
@@ -230,6 +226,62 @@ class LLM:
         with self._turn():
             return prompt_logits(self.engine, prompts)
 
+    def hidden_states(self, prompts: Prompt | Sequence[Prompt]) -> list[FloatRows]:
+        """Returns what transformers returns for ``output_hidden_states=True``, of each prompt.
+
+        A compiled model compiles a second engine on first use, which shows its values and has
+        weights and a cache for one sequence of its own.
+
+        Args:
+            prompts: Strings or lists of token ids; one alone is a list of one.
+
+        Returns:
+            Per prompt float32 ``[num_layers + 1, num_tokens, hidden_size]``: embeddings as the
+            first layer gets them, then what each layer leaves, the last one after the final norm.
+
+        Raises:
+            RequestError: A prompt cannot be served.
+            CodegenError: The second engine cannot be built.
+            RuntimeFault: It cannot be loaded.
+        """
+        with self._turn():
+            return self._values.hidden_states(self._generator.token_ids(prompts))
+
+    def trace(self, prompt: Prompt) -> dict[str, FloatRows]:
+        """Returns every value of one prompt by name; see ``CompiledEngine.trace``.
+
+        As with ``hidden_states``, a compiled model compiles a second engine on first use.
+
+        Args:
+            prompt: A string or a list of token ids.
+
+        Returns:
+            float32 arrays ``[num_tokens, ...]``, in order.
+
+        Raises:
+            RequestError: It cannot be served, or is several prompts.
+            CodegenError: The second engine cannot be built.
+            RuntimeFault: It cannot be loaded.
+        """
+        with self._turn():
+            return self._values.trace(self._generator.token_ids(prompt))
+
+    def _traced_engine(
+        self, dev: str, options: CompileOptions, show_progress: bool
+    ) -> tuple[TracedEngine, str]:
+        """An engine that shows its values, and the lowering of its graph."""
+        if isinstance(self.engine, Interpreter):
+            return self.engine, "portable"
+        limits = Limits(
+            max_model_len=self.engine.max_model_len,  # rotary tables depend on it
+            max_num_seqs=1,
+            max_num_batched_tokens=self.engine.max_num_batched_tokens,
+        )
+        traced = compiled_engine(
+            self.spec, self._checkpoint, dev, replace(options, trace=True), limits, show_progress
+        )
+        return traced, str(traced.manifest["device"]["lowering"])
+
     def close(self) -> None:
         """Closes the checkpoint's files; the engine keeps its weights, copied or mapped."""
         self._checkpoint.close()
@@ -255,33 +307,3 @@ def _longrope_notes(spec: ModelSpec, max_model_len: int) -> Iterator[str]:
                 f"longrope: the {chosen} factors apply, because max_model_len is {max_model_len} "
                 f"(long above {table.long_threshold})"
             )
-
-
-def _compiled(
-    spec: ModelSpec,
-    checkpoint: Checkpoint,
-    dev: str,
-    options: CompileOptions,
-    limits: Limits,
-    show_progress: bool,
-) -> Engine:
-    compiled = plan_model(spec, load_device(dev), options)
-    check_fit(json.loads(compiled.files["manifest.json"]), checkpoint, limits)
-    with status() as notify:
-        result = build_in_cache(compiled, options, notify)
-    return engine_class(result.directory).from_checkpoint(
-        checkpoint, show_progress=show_progress, limits=limits
-    )
-
-
-def _interpreter(spec: ModelSpec, checkpoint: Checkpoint, limits: Limits) -> Interpreter:
-    graph = make_graph(spec)
-    check_weights(checkpoint, weight_bindings(graph), spec.architecture.checkpoint.ignore)
-    capacity = plan_capacity((), graph.max_position_embeddings, limits)
-    return Interpreter(
-        graph,
-        checkpoint.read,
-        dtype="float32",
-        max_model_len=capacity.max_model_len,
-        max_num_seqs=capacity.max_num_seqs,
-    )

@@ -82,10 +82,10 @@ class Generator:
         on_text: OnText | None = None,
     ) -> list[RequestOutput]:
         """Continues prompts as one continuously mixed batch; see ``LLM.generate``."""
-        given = _as_list(prompts)
+        given = self.token_ids(prompts)
         requests = [
-            self._request(index, self._token_ids(prompt, index), chosen)
-            for index, (prompt, chosen) in enumerate(
+            self._request(index, ids, chosen)
+            for index, (ids, chosen) in enumerate(
                 zip(given, _one_each(params, len(given)), strict=True)
             )
         ]
@@ -107,6 +107,14 @@ class Generator:
         ids = tokenizer.encode_chat(messages, True, tools=tools, **template_arguments)
         (output,) = self.generate([ids], params, on_text=on_text)
         return output
+
+    def token_ids(self, prompts: Prompt | SequenceOf[Prompt]) -> list[list[int]]:
+        """Returns the token ids of each prompt; one prompt alone is a list of one.
+
+        Raises:
+            RequestError: A prompt is empty, too long, or text where there is no tokenizer.
+        """
+        return [self._token_ids(prompt, index) for index, prompt in enumerate(_as_list(prompts))]
 
     def _need_tokenizer(self) -> Tokenizer:
         if self._tokenizer is None:

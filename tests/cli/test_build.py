@@ -35,6 +35,7 @@ CHOICES = {
     "isa and lowering": ["--isa", "portable", "--lowering", "portable", "--dtype", "bf16"],
     "release": ["--lowering", "portable", "--infinicore-api", "2026-08"],
     "alias": ["--dev", "mlu"],
+    "trace": ["--trace"],
 }
 
 
@@ -99,6 +100,11 @@ def test_an_engine_of_another_configuration_is_not_replaced_unsaid(cli, model):
         "note: replaces the engine in generated/tiny_cpu, which has another rms_norm_eps, rope, "
         "overrides"
     ]
+    assert notes("--trace") == [
+        "note: replaces the engine in generated/tiny_cpu, which has another dtype, rope, "
+        "overrides, tracing"
+    ]
+    assert notes("--trace") == []
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"config": 3}'])

@@ -21,6 +21,7 @@ from qwen3_codegen.plan.records import (
     RegionPlan,
     RowCopy,
     TensorRef,
+    TraceCall,
     WeightPlan,
 )
 from qwen3_runtime.checkpoint.transform import evaluate
@@ -69,6 +70,8 @@ class PlanMachine:
         }
         self._tables = {name: self._rope(name) for name in plan.rope_tables}
         self._caches: dict[tuple[int, int, str], Array] = {}
+        self.traced: dict[str, Array] = {}
+        """Values of the last step."""
 
     @property
     def vocab_size(self) -> int:
@@ -90,6 +93,7 @@ class PlanMachine:
         plan = self.plan
         assert len(batch.places) == len(plan.cache_groups)
         sizes = {"num_tokens": len(batch.token_ids), "num_logit_rows": 0}
+        self.traced = {}
         self._run_region(plan.prologue, batch, sizes, None, range(0))
         for layer, kind in enumerate(plan.schedule):
             self._run_region(plan.layer_kinds[kind], batch, sizes, layer, range(0))
@@ -150,8 +154,15 @@ class PlanMachine:
             case AttentionCall():
                 assert layer is not None
                 self._attention(action, resolve, batch, layer)
+            case TraceCall():
+                place = action.region if layer is None else f"layers.{layer}"
+                self._trace(f"{place}.{action.name}", resolve(action.value).read(), action.is_part)
             case _:
                 raise ValueError(action)
+
+    def _trace(self, name: str, value: Array, is_part: bool) -> None:
+        earlier = [self.traced[name]] if is_part and name in self.traced else []
+        self.traced[name] = np.concatenate([*earlier, value])
 
     def _gelu_tanh(self, call: ActivationCall, resolve: _Resolver) -> None:
         """x * sigmoid(2 sqrt(2/pi) (x + 0.044715 x^3)), the constants as the plan gives them."""

@@ -49,7 +49,6 @@ def interpreted(
         graph=graph,
         frontend_graph=build_graph(stored),
         lowering=lowering,
-        rotary_pairs=False,
         facts={"model": spec.name},
         check_fit=lambda limits: None,
         ordinary=engine,

@@ -248,7 +248,7 @@ def test_tensors_of_another_engine(reference, tmp_path):
                 engine,
                 request,
                 checkpoint.read,
-                lambda played: [DumpReference(tmp_path / "there", played, engine.graph, False)],
+                lambda played: [DumpReference(tmp_path / "there", played, engine.graph)],
             )
 
         report = against(subject)
@@ -272,14 +272,12 @@ def test_tensors_of_other_tokens_are_refused(reference, tmp_path):
             engine = subject.traced(engine_limits(request))
             played.append(play(engine, request.script, engine.trace))
     there = tmp_path / "there"
-    write_dump(there, played[0], subject.graph, subject.facts, False)
+    write_dump(there, played[0], subject.graph, subject.facts)
     with pytest.raises(CodegenError, match="other token_ids"):
-        DumpReference(there, played[1], subject.graph, False)
-    with pytest.raises(CodegenError, match="orders heads another way"):
-        DumpReference(there, played[0], subject.graph, True)
+        DumpReference(there, played[1], subject.graph)
     (there / "index.json").write_text('{"format": 1, "steps": [{"file": "../x"}]}')
     with pytest.raises(CodegenError, match="other steps"):
-        DumpReference(there, played[0], subject.graph, False)
+        DumpReference(there, played[0], subject.graph)
     with pytest.raises(CodegenError, match="holds something else"):
-        write_dump(tmp_path, played[0], subject.graph, subject.facts, False)
+        write_dump(tmp_path, played[0], subject.graph, subject.facts)
     assert np.array_equal(played[0].batches[0].positions, played[1].batches[0].positions)

@@ -26,9 +26,9 @@ from qwen3_codegen.compile import (
 from qwen3_codegen.progress import format_bytes, say, status
 from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.spec.device import DeviceSpec, load_device, parse_dtype
-from qwen3_runtime.engine.manifest import MANIFEST_FILE
+from qwen3_runtime.engine.manifest import MANIFEST_FILE, TRACED_KEY
 
-_CONFIGURATION = ("architecture", "device", "infinicore", "dtype", "rope", "overrides", "traced")
+_CONFIGURATION = ("architecture", "device", "infinicore", "dtype", "rope", "overrides", TRACED_KEY)
 """Entries of a manifest, beside the config, that make an engine another one."""
 
 _EXAMPLES = """\

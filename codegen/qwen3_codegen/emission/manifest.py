@@ -5,6 +5,7 @@ The runtime reads the weights and cache groups from it; a person reads the rest.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 from qwen3_codegen.plan.digest import content_digest
@@ -70,8 +71,20 @@ def manifest_text(plan: EnginePlan) -> str:
         "sha256": {**plan.digests, "plan": content_digest(plan)},
     }
     if plan.is_traced:
-        manifest[TRACED_KEY] = True
+        manifest[TRACED_KEY] = _traced(plan)
     return json.dumps(manifest, indent=2, ensure_ascii=True) + "\n"
+
+
+def _traced(plan: EnginePlan) -> dict[str, object]:
+    """What the runtime must undo to show values as the graph means them."""
+    return {
+        "interleaved": [
+            {"value": call.name, "layers": list(kind.layers), **dataclasses.asdict(heads)}
+            for kind in plan.layer_kinds
+            for call in kind.trace_calls
+            for heads in call.interleaved
+        ]
+    }
 
 
 def _rope(table: RopeTable) -> dict[str, object]:

@@ -7,7 +7,7 @@ for people who change a spec and want an answer without compiling. It is slow an
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -23,6 +23,7 @@ from qwen3_runtime.checkpoint.tensor import FLOAT_DTYPES
 from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
 from qwen3_runtime.checkpoint.transform import evaluate
 from qwen3_runtime.engine.batch import Batch, CacheGroup, FloatRows
+from qwen3_runtime.engine.tracing import require_names
 from qwen3_runtime.errors import EngineError
 
 __all__ = ["Interpreter", "Replayed", "places"]
@@ -159,15 +160,21 @@ class Interpreter:
         """
         return self._run(batch, None).astype(np.float32)
 
-    def trace(self, batch: Batch) -> dict[str, Array]:
+    def trace(self, batch: Batch, names: Collection[str] | None = None) -> dict[str, Array]:
         """Runs one step and returns every value by name, in order, weights left out.
 
         Names are ``prologue.h``, ``layers.3.q_rms_norm``, ``epilogue.logits``; arrays have the
-        interpreter's dtype.
+        interpreter's dtype. With ``names`` only the values of these are returned.
+
+        Raises:
+            EngineError: There is no value of such a name, or the batch does not fit.
         """
         values: dict[str, Array] = {}
         self._run(batch, values)
-        return values
+        require_names(names, values, self._graph.name)
+        if names is None:
+            return values
+        return {name: array for name, array in values.items() if name in names}
 
     def replay(
         self, batches: Sequence[Batch], traces: Sequence[Mapping[str, Array]]

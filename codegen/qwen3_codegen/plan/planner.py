@@ -22,11 +22,12 @@ from qwen3_codegen.plan.records import (
     OpChoice,
     Origin,
     RegionPlan,
+    RotatedHeads,
     Step,
     TargetPlan,
     TensorRef,
 )
-from qwen3_codegen.plan.rope_layout import interleave_rotary_weights
+from qwen3_codegen.plan.rope_layout import interleave_rotary_weights, interleaved_values
 from qwen3_codegen.plan.storage import Place, RegionStorage, row_elements
 from qwen3_codegen.plan.tracing import trace_calls, trace_parameters
 from qwen3_codegen.plan.weights import ModelWeights, layer_weights, linear_weights, total_bytes
@@ -59,14 +60,10 @@ def plan_engine(graph: Graph, request: PlanRequest) -> EnginePlan:
         LoweringError: The device lacks something the graph needs.
     """
     _LOWERINGS[request.target.lowering].refuse_unknown_ops(graph)
-    if turns_pairs(request.target.lowering, request.api):
-        graph = interleave_rotary_weights(graph)
-    return _Planner(graph, request).plan()
-
-
-def turns_pairs(lowering: str, api: InfiniCoreApi) -> bool:
-    """Whether engines permute heads at load, since their rope turns neighbouring pairs only."""
-    return lowering == "portable" and not _rotates_halves(api)
+    if request.target.lowering == "portable" and not _rotates_halves(request.api):
+        moved = interleaved_values(graph) if request.trace else {}
+        return _Planner(interleave_rotary_weights(graph), request, moved).plan()
+    return _Planner(graph, request, {}).plan()
 
 
 _LOWERINGS = {lowering.name: lowering for lowering in (native.LOWERING, portable.LOWERING)}
@@ -79,8 +76,14 @@ def _rotates_halves(api: InfiniCoreApi) -> bool:
 class _Planner:
     """Walks the regions in the order they run, with one pool of buffers."""
 
-    def __init__(self, graph: Graph, request: PlanRequest) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        request: PlanRequest,
+        moved: Mapping[str, Mapping[str, tuple[RotatedHeads, ...]]],
+    ) -> None:
         self._graph = graph
+        self._moved = moved
         self._request = request
         self._engine = EngineContext(
             graph=graph,
@@ -197,7 +200,8 @@ class _Planner:
             used.update(self._engine.operators, _kernels_of(actions))
             self._engine.operators |= before
             if self._request.trace:
-                actions = (*actions, *trace_calls(node.outputs, outer))
+                moved = self._moved.get(region.name, {})
+                actions = (*actions, *trace_calls(node.outputs, outer, moved))
             steps.append(Step(_summary(node), node.location, definitions, actions))
         if result_place is not None:
             steps += self._move_result(region, context, result_place)

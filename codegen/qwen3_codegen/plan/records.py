@@ -161,6 +161,20 @@ class KernelCall:
     arguments: tuple[KernelArgument, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class RotatedHeads:
+    """Rows of a weight, or columns of a value, that hold heads of which a part is rotated."""
+
+    start: int
+    count: int
+    head_dim: int
+    rotary_dim: int
+
+    def overlaps(self, other: RotatedHeads) -> bool:
+        """Says whether two of them share a row."""
+        return self.start < other.start + other.count and other.start < self.start + self.count
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceCall:
     """A copy of a value as it is now, for those who look into a step; only in traced engines."""
@@ -171,6 +185,8 @@ class TraceCall:
     value: TensorRef
     is_part: bool
     """Whether it holds some of the step's logit rows only."""
+    interleaved: tuple[RotatedHeads, ...] = ()
+    """Columns whose heads are permuted, for a release that rotates neighbours."""
 
 
 Action: TypeAlias = OperatorCall | RowCopy | AttentionCall | ActivationCall | KernelCall | TraceCall
@@ -232,6 +248,12 @@ class RegionPlan:
     layers: tuple[int, ...]
     """Layers this kind is run for; empty outside the layers."""
     attributes: Mapping[str, object]
+
+    @property
+    def trace_calls(self) -> tuple[TraceCall, ...]:
+        """Copies of values, in order."""
+        actions = (action for step in self.steps for action in step.actions)
+        return tuple(action for action in actions if isinstance(action, TraceCall))
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,5 +356,4 @@ class EnginePlan:
     @property
     def is_traced(self) -> bool:
         """Whether values can be looked at while the engine runs."""
-        steps = (step for region in self.regions() for step in region.steps)
-        return any(isinstance(action, TraceCall) for step in steps for action in step.actions)
+        return any(region.trace_calls for region in self.regions())

@@ -12,21 +12,9 @@ from dataclasses import dataclass, replace
 
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.ir.graph import Graph, Node, Region, Weight
+from qwen3_codegen.plan.records import RotatedHeads
 from qwen3_runtime.checkpoint.transform import Concat, PermuteHalves, Rows
 from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
-
-
-@dataclass(frozen=True, slots=True)
-class _Rotation:
-    """Rows ``[start, start + count)`` of a weight hold heads that are rotated."""
-
-    start: int
-    count: int
-    head_dim: int
-    rotary_dim: int
-
-    def overlaps(self, other: _Rotation) -> bool:
-        return self.start < other.start + other.count and other.start < self.start + self.count
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +24,7 @@ class _Use:
     weight: str
     reader: str
     """First result of the node."""
-    rotation: _Rotation
+    rotation: RotatedHeads
     rope: Node
 
 
@@ -51,15 +39,45 @@ def interleave_rotary_weights(graph: Graph) -> Graph:
     return replace(graph, layer_kinds=kinds)
 
 
+def interleaved_values(graph: Graph) -> Mapping[str, Mapping[str, tuple[RotatedHeads, ...]]]:
+    """Returns which values hold permuted heads then: columns by region and name of the value.
+
+    Raises:
+        LoweringError: As ``interleave_rotary_weights``.
+    """
+    return {region.name: _interleaved_in(region, graph) for region in graph.layer_kinds}
+
+
+def _interleaved_in(region: Region, graph: Graph) -> Mapping[str, tuple[RotatedHeads, ...]]:
+    found: dict[str, tuple[RotatedHeads, ...]] = {}
+    for rope, rotary_dim in _half_split_ropes(region, graph):
+        columns = [(rope.output.name, RotatedHeads(0, *_head_sizes(rope), rotary_dim))]
+        columns += [(stop.value, stop.heads) for stop in _way_back(region, rope, rotary_dim)]
+        for name, heads in columns:
+            found[name] = (*found.get(name, ()), heads)
+    return found
+
+
+def _half_split_ropes(region: Region, graph: Graph) -> Iterator[tuple[Node, int]]:
+    """Yields every rope that rotates halves, with the rotated elements of a head."""
+    for node in region.nodes:
+        if node.op == "rope":
+            table = graph.rope_tables[str(node.attributes["table"])]
+            if not table.interleaved:
+                yield node, table.rotary_dim
+
+
+def _head_sizes(rope: Node) -> tuple[int, int]:
+    """Elements of a row and of a head."""
+    _, heads, head_dim = rope.output.type.shape
+    return int(heads) * int(head_dim), int(head_dim)
+
+
 def _interleave_region(region: Region, graph: Graph) -> Region:
     uses: dict[str, list[_Use]] = {}
-    for node in region.nodes:
-        if node.op != "rope":
-            continue
-        table = graph.rope_tables[str(node.attributes["table"])]
-        if not table.interleaved:
-            for use in _trace(region, node, table.rotary_dim):
-                uses.setdefault(use.weight, []).append(use)
+    for rope, rotary_dim in _half_split_ropes(region, graph):
+        for use in _uses(region, rope, rotary_dim):
+            uses.setdefault(use.weight, []).append(use)
     for weight, of_weight in uses.items():
         _require_alike(region, weight, of_weight)
     weights = tuple(
@@ -69,11 +87,20 @@ def _interleave_region(region: Region, graph: Graph) -> Region:
     return replace(region, weights=weights)
 
 
-def _trace(region: Region, rope: Node, rotary_dim: int) -> Iterator[_Use]:
-    """Walks from a rope back to its projection and yields every weight on the way."""
+@dataclass(frozen=True, slots=True)
+class _Stop:
+    """A value between a rope and its projection, the node that makes it, the heads in it."""
+
+    node: Node
+    value: str
+    heads: RotatedHeads
+
+
+def _way_back(region: Region, rope: Node, rotary_dim: int) -> Iterator[_Stop]:
+    """Walks from a rope's input back to its projection."""
     producers: Mapping[str, Node] = {v.name: node for node in region.nodes for v in node.outputs}
-    head_dim = int(rope.output.type.shape[-1])
-    name, start, count = rope.inputs["x"], 0, None
+    count, head_dim = _head_sizes(rope)
+    name, start = rope.inputs["x"], 0
     while True:
         node = producers.get(name)
         _require_single_reader(region, rope, name)
@@ -83,20 +110,24 @@ def _trace(region: Region, rope: Node, rotary_dim: int) -> Iterator[_Use]:
                 where=rope.location,
                 hint=_HINT,
             )
-        if node.op == "split":
-            sizes = [int(value.type.shape[-1]) for value in node.outputs]
-            index = [value.name for value in node.outputs].index(name)
-            start += sum(sizes[:index])
-            count = sizes[index] if count is None else count
-        # All rows unless a split has chosen some; of a norm per head, those of its one head.
-        rows = (start, int(node.outputs[0].type.shape[-1]) if count is None else count)
-        for role in ("weight", "bias"):
-            if role in node.inputs:
-                rotation = _Rotation(*rows, head_dim, rotary_dim)
-                yield _Use(node.inputs[role], node.outputs[0].name, rotation, rope)
+        yield _Stop(node, name, RotatedHeads(start, count, head_dim, rotary_dim))
         if node.op == "linear":
             return
+        if node.op == "split":
+            sizes = [int(value.type.shape[-1]) for value in node.outputs]
+            start += sum(sizes[: [value.name for value in node.outputs].index(name)])
         name = node.inputs["x"]
+
+
+def _uses(region: Region, rope: Node, rotary_dim: int) -> Iterator[_Use]:
+    """Yields every weight on the way; of a norm per head, the rows are those of its one head."""
+    for stop in _way_back(region, rope, rotary_dim):
+        made, heads = stop.node.outputs[0], stop.heads
+        if stop.node.op == "rms_norm" and len(made.type.shape) > 2:
+            heads = replace(heads, start=0, count=heads.head_dim)
+        for role in ("weight", "bias"):
+            if role in stop.node.inputs:
+                yield _Use(stop.node.inputs[role], made.name, heads, rope)
 
 
 def _is_on_the_way(node: Node) -> bool:
@@ -136,7 +167,7 @@ def _require_alike(region: Region, weight: str, uses: Sequence[_Use]) -> None:
         )
 
 
-def _permuted(weight: Weight, rotations: Set[_Rotation]) -> Weight:
+def _permuted(weight: Weight, rotations: Set[RotatedHeads]) -> Weight:
     if not rotations:
         return weight
     total = int(weight.type.shape[0])

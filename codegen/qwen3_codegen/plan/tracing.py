@@ -1,25 +1,36 @@
 """Copies of values for those who look into a step, in engines that are built with ``--trace``.
 
-Names are the interpreter's: ``prologue.h``, ``layers.3.q_rms_norm``, ``epilogue.logits``. A value is
-copied in the step that defines it, behind the calls that fill it: later ones may write over it.
+Names are the interpreter's: ``prologue.h``, ``layers.3.q_rms_norm``, ``epilogue.logits``. A value
+is copied in the step that defines it, behind the calls that fill it: later ones may write over it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from qwen3_codegen.ir.graph import NUM_LOGIT_ROWS, Region, Value
-from qwen3_codegen.plan.records import Origin, Step, TensorRef, TraceCall
+from qwen3_codegen.plan.records import Origin, RotatedHeads, Step, TensorRef, TraceCall
 
 
-def trace_calls(values: Iterable[Value], outer: str | None) -> tuple[TraceCall, ...]:
-    """Returns a copy of each value; ``outer`` names the region, None is the layer at hand."""
+def trace_calls(
+    values: Iterable[Value],
+    outer: str | None,
+    interleaved: Mapping[str, tuple[RotatedHeads, ...]],
+) -> tuple[TraceCall, ...]:
+    """Returns a copy of each value.
+
+    Args:
+        values: Parameters or results of one region.
+        outer: The region's name; None is the layer at hand.
+        interleaved: Of values with permuted heads, the columns.
+    """
     return tuple(
         TraceCall(
             name=value.name,
             region=outer,
             value=TensorRef(Origin.VALUE, value.name),
             is_part=value.type.shape[0] == NUM_LOGIT_ROWS,
+            interleaved=interleaved.get(value.name, ()),
         )
         for value in values
     )
@@ -29,4 +40,4 @@ def trace_parameters(region: Region, values: Iterable[Value], outer: str | None)
     """Returns the step that copies what a region is given, before anything is written over it."""
     names = ", ".join(value.name for value in region.parameters)
     text = f"{names} as it comes in"
-    return Step(text, region.nodes[0].location, (), trace_calls(values, outer))
+    return Step(text, region.nodes[0].location, (), trace_calls(values, outer, {}))

@@ -204,7 +204,7 @@ class _References:
         if command.reference is not None or command.against is None:
             yield self._model_reference()
         if command.against is not None:
-            yield DumpReference(command.against, played, graph, self._subject.rotary_pairs)
+            yield DumpReference(command.against, played, graph)
 
     def _model_reference(self) -> Reference:
         chosen = self._command.reference

@@ -23,7 +23,6 @@ from qwen3_runtime.checkpoint.transform import (
     Add,
     Concat,
     Expression,
-    PermuteHalves,
     Rows,
     Scale,
     Tensor,
@@ -139,20 +138,16 @@ class ModuleMap:
         found: _Found,
     ) -> None:
         placed, node = reader.placed, reader.placed.node
-        layout = _layout(reader.weight.expression)
         name = f"{placed.place}.{node.inputs[_DATA_ROLES[reader.role]]}"
-        if layout is not None and not self._is_scaled_for_the_head(name):
-            is_norm = reader.role != "weight" or node.op in _NORMS
+        if not self._is_scaled_for_the_head(name):
             rows = self._shaped(name, calls[module].inputs)
-            if rows is not None and is_norm:
-                rows = [_along_rows(layout, each, placed.layer) for each in rows]
             found.add(name, f"input of {module}", rows)
         if reader.role != "weight" or "residual" in node.inputs:
             return
-        modules = [owners.get(tensor) for tensor in reader.tensors]
-        if layout is None or any(each is None or each not in calls for each in modules):
+        if node.op not in (*_NORMS, "linear") or not _is_made_of_rows(reader.weight.expression):
             return
-        if modules[-1] == module and node.op in (*_NORMS, "linear"):
+        modules = [owners.get(tensor) for tensor in reader.tensors]
+        if modules[-1] == module and all(each in calls for each in modules):
             outputs = self._outputs(reader, owners, calls)
             found.add(placed.name, f"output of {' and '.join(map(str, modules))}", outputs)
 
@@ -264,38 +259,29 @@ class ModuleMap:
                         yield _Reader(PlacedNode(place, layer, node), role, weight, tensors)
 
 
-def _layout(expression: Expression) -> Expression | None:
-    """What an expression does to the order of rows; None where it does more than that."""
+def _is_made_of_rows(expression: Expression) -> bool:
+    """Whether a linear's columns are made of its parts' columns as its rows are of theirs."""
     match expression:
         case Tensor():
-            return expression
-        case Add(source=source) | Scale(source=source):
-            return _layout(source)
-        case Rows(source=source) | PermuteHalves(source=source):
-            return None if _layout(source) is None else expression
+            return True
+        case Add(source=source) | Scale(source=source) | Rows(source=source):
+            return _is_made_of_rows(source)
         case Concat(sources=sources, axis=0):
-            return None if any(_layout(source) is None for source in sources) else expression
-    return None
+            return all(map(_is_made_of_rows, sources))
+    return False
 
 
 def _without_offset(expression: Expression) -> Expression:
     """A module's result holds the offset of its weight already."""
     if isinstance(expression, Add):
         return _without_offset(expression.source)
-    if isinstance(expression, Scale | PermuteHalves):
+    if isinstance(expression, Scale):
         return replace(expression, source=_without_offset(expression.source))
     return expression
 
 
-def _along_rows(layout: Expression, rows: Array, layer: int | None) -> Array:
-    """Orders the last dimension as a norm's weight is ordered."""
-    flat = rows.reshape(-1, rows.shape[-1]).T
-    ordered: Array = evaluate(layout, lambda _: flat, layer).T.reshape(rows.shape)
-    return ordered
-
-
 def _combined(expression: Expression, parts: Mapping[str, Array], layer: int | None) -> Array:
-    """A fused or permuted linear's columns are made of its parts' as its rows are of theirs."""
+    """A fused linear's columns are made of its parts' as its rows are of theirs."""
     first = next(iter(parts.values()))
     tokens, outer = len(first), first.shape[1:-1]
     flat = {tensor: rows.reshape(-1, rows.shape[-1]).T for tensor, rows in parts.items()}

@@ -17,8 +17,6 @@ from qwen3_codegen.compile import (
 )
 from qwen3_codegen.frontend import build_graph
 from qwen3_codegen.ir.graph import Graph
-from qwen3_codegen.plan.planner import turns_pairs
-from qwen3_codegen.plan.rope_layout import interleave_rotary_weights
 from qwen3_codegen.progress import status
 from qwen3_codegen.spec.device import DeviceSpec
 from qwen3_codegen.spec.model import ModelSpec
@@ -51,8 +49,6 @@ class Subject:
     frontend_graph: Graph
     """The same before all passes."""
     lowering: str
-    rotary_pairs: bool
-    """Whether heads that are rotated are permuted at load."""
     facts: Mapping[str, object]
     """Model, device, dtype and the like, for the report."""
     check_fit: Callable[[Limits], None]
@@ -88,8 +84,6 @@ def compiled_subject(
     plan = compiled.plan
     lowering = plan.target.lowering
     stored = with_dtype(spec, plan.dtype)
-    graph = make_graph(stored, lowering=lowering)
-    rotary_pairs = turns_pairs(lowering, compiled.api)
 
     def load(what: CompiledPlan, how: CompileOptions, limits: Limits) -> CompiledEngine:
         with status() as notify:
@@ -100,10 +94,9 @@ def compiled_subject(
         check_fit(json.loads(compiled.files["manifest.json"]), checkpoint, limits)
 
     return Subject(
-        graph=_with_rotary_pairs(graph) if rotary_pairs else graph,
+        graph=make_graph(stored, lowering=lowering),
         frontend_graph=build_graph(stored),
         lowering=lowering,
-        rotary_pairs=rotary_pairs,
         facts={
             "model": plan.model_name,
             "architecture": spec.architecture.location.path,
@@ -119,9 +112,3 @@ def compiled_subject(
         ordinary=lambda limits: load(compiled, plain, limits),
         traced=lambda limits: load(compiled_traced, traced, limits),
     )
-
-
-def _with_rotary_pairs(graph: Graph) -> Graph:
-    """The graph as engines of an interleaved rope run it: heads permuted, pairs side by side."""
-    tables = {name: replace(table, interleaved=True) for name, table in graph.rope_tables.items()}
-    return replace(interleave_rotary_weights(graph), rope_tables=tables)

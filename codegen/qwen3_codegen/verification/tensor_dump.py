@@ -36,7 +36,6 @@ def write_dump(
     played: Played[Mapping[str, Array]],
     graph: Graph,
     subject: Mapping[str, object],
-    rotary_pairs: bool,
 ) -> None:
     """Writes every value of every step, the index last.
 
@@ -61,7 +60,6 @@ def write_dump(
     index = {
         "format": DUMP_FORMAT,
         "subject": subject,
-        "rotary_pairs": rotary_pairs,
         "steps": steps,
         "values": [_described(name, order) for name in names],
     }
@@ -87,7 +85,6 @@ class DumpReference:
         directory: The folder.
         played: The steps it must have been made of.
         graph: The engine's.
-        rotary_pairs: Whether the engine permutes the heads that are rotated.
 
     Raises:
         CodegenError: It is none, or was made of other tokens.
@@ -98,19 +95,12 @@ class DumpReference:
         directory: Path,
         played: Played[Mapping[str, Array]],
         graph: Graph,
-        rotary_pairs: bool,
     ) -> None:
         self._directory = directory
         self._played = played
         self._order = GraphOrder(graph)
         self._logits = f"epilogue.{graph.epilogue.results[0]}"
         self._index = _read_index(directory)
-        if self._index.get("rotary_pairs", False) != rotary_pairs:
-            raise CodegenError(
-                "the tensors are of an engine that orders heads another way",
-                where=directory / INDEX_FILE,
-                hint="compare engines of one InfiniCore release: --infinicore-api",
-            )
         for number, (step, batch) in enumerate(zip(self._steps(), played.batches, strict=True)):
             for field, values in _tokens(batch).items():
                 if step.get(field, values) != values:

@@ -96,7 +96,7 @@ def verify_engine(
     gc.collect()
     report.notes += _notes(subject, request, played, logits)
     if request.dump_tensors is not None:
-        write_dump(request.dump_tensors, played, subject.graph, subject.facts, subject.rotary_pairs)
+        write_dump(request.dump_tensors, played, subject.graph, subject.facts)
     _run_ops(subject, limits, read, played, report, progress)
     for reference in references(played):
         progress(reference.title, 0, 0)

@@ -30,6 +30,7 @@ from qwen3_runtime.engine.manifest import (
 )
 from qwen3_runtime.engine.native_module import load_native_module
 from qwen3_runtime.engine.prefill import prompt_logits
+from qwen3_runtime.engine.tracing import in_half_split_order, require_names
 from qwen3_runtime.errors import CheckpointError, EngineError
 from qwen3_runtime.sampling.sampler import SampleRows
 
@@ -163,7 +164,7 @@ class CompiledEngine:
             EngineError: The engine was not built with ``--trace``, has no value of such a name,
                 the batch breaks a limit, or an operator failed.
         """
-        if self.manifest.get(TRACED_KEY) is not True:
+        if TRACED_KEY not in self.manifest:
             raise EngineError(
                 "the engine was not built for tracing",
                 where=self.directory,
@@ -172,14 +173,10 @@ class CompiledEngine:
             )
         if names is not None and not names:
             return {}
-        values: dict[str, FloatRows] = self._native.trace(*_arguments(batch), set(names or ()))
-        if missing := sorted(set(names or ()) - set(values)):
-            raise EngineError(
-                "the step has no such value",
-                where=self.directory,
-                got=", ".join(missing),
-                hint="without names all of them are returned",
-            )
+        values = in_half_split_order(
+            self._native.trace(*_arguments(batch), set(names or ())), self.manifest
+        )
+        require_names(names, values, self.directory)
         return values
 
 

@@ -25,8 +25,8 @@ Manifest: TypeAlias = Mapping[str, Any]
 MANIFEST_FORMAT = 1
 """Raised when a runtime could misread an older manifest."""
 MANIFEST_FILE = "manifest.json"
-TRACED_KEY = "traced"
-"""There, and true, where the engine was built with ``--trace``."""
+TRACED_KEY = "tracing"
+"""There where the engine was built with ``--trace``: what its values are to be read with."""
 
 _KEYS = {
     "cache_groups": list,

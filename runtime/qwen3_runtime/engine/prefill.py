@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from collections.abc import Sequence as SequenceOf
 
 import numpy as np
 
-from qwen3_runtime.engine.batch import Engine, FloatRows
+from qwen3_runtime.engine.batch import Batch, Engine, FloatRows
 from qwen3_runtime.engine.scheduler import Scheduler, Sequence
 from qwen3_runtime.errors import RequestError
 
@@ -86,21 +86,48 @@ def prompt_logits(engine: Engine, prompts: SequenceOf[SequenceOf[int]]) -> list[
         RequestError: A prompt cannot be served.
         EngineError: A step failed.
     """
+    rows = prompt_rows(engine, prompts, lambda batch: {"logits": engine.forward(batch)})
+    return [values["logits"] for values in rows]
+
+
+def prompt_rows(
+    engine: Engine,
+    prompts: SequenceOf[SequenceOf[int]],
+    run: Callable[[Batch], Mapping[str, FloatRows]],
+) -> list[dict[str, FloatRows]]:
+    """Runs sequences from their start as mixed batches, every token with its logits.
+
+    Args:
+        engine: Whose limits the batches keep.
+        prompts: Token ids.
+        run: Carries a batch out and returns arrays ``[num_tokens, ...]`` by name.
+
+    Returns:
+        Per sequence, its rows of each array, over all its steps.
+
+    Raises:
+        RequestError: A prompt cannot be served.
+    """
     scheduler = Scheduler(engine)
     sequences = [
         Sequence(check_token_ids(engine, prompt, index), wants_all_logits=True)
         for index, prompt in enumerate(prompt_list(prompts))
     ]
-    rows: dict[int, list[FloatRows]] = {id(sequence): [] for sequence in sequences}
+    rows: dict[int, dict[str, list[FloatRows]]] = {id(sequence): {} for sequence in sequences}
     for sequence in sequences:
         scheduler.add(sequence)
     while scheduler.has_work:
         step = scheduler.schedule()
-        logits = engine.forward(step.batch)
+        arrays = run(step.batch)
         for share in step.shares:
-            rows[id(share.sequence)].append(logits[share.logit_rows.start : share.logit_rows.stop])
+            own = slice(share.logit_rows.start, share.logit_rows.stop)
+            for name, array in arrays.items():
+                rows[id(share.sequence)].setdefault(name, []).append(array[own])
         scheduler.advance(step)
         for share in step.shares:
             if share.sequence.num_new_tokens == 0:
                 scheduler.finish(share.sequence)
-    return [np.concatenate(rows[id(sequence)]) for sequence in sequences]
+    return [
+        {name: np.concatenate(parts) for name, parts in rows[id(sequence)].items()}
+        for sequence in sequences
+    ]
