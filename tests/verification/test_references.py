@@ -28,11 +28,11 @@ LEFT_OUT = {
 
 SEEN = {
     "qwen3-window-8": {
-        "portable": {"x", "qkv", "q_rms_norm", "k_rms_norm", "a_reshape", "gate_up", "mul"},
-        "native": {"x", "q_proj_linear", "k_proj_linear", "v_proj_linear", "a_reshape", "mul"},
+        "portable": {"x", "qkv", "q_rms_norm", "k_rms_norm", "a", "gate_up", "mul"},
+        "native": {"x", "q_proj_linear", "k_proj_linear", "v_proj_linear", "a", "mul"},
     },
-    "phi3": {"portable": {"qkv", "gate_up", "a_reshape", "mul"}},
-    "gemma3": {"portable": {"q_rms_norm", "k_rms_norm", "h_add"}},
+    "phi3": {"portable": {"qkv", "gate_up", "a", "mul"}},
+    "gemma3": {"portable": {"q_rms_norm", "k_rms_norm", "a"}},
 }
 """Values that must be compared in layer 1, at least."""
 

@@ -92,7 +92,8 @@ def _check(
     name, limit = value_limit(graph.dtype, float(scale), own)
     number = {"max_abs": measured.max_abs, "mean_abs": measured.mean_abs}[name]
     failed = not number <= limit
-    placed = order.producer(value.name)
+    shown = order.canonical(value.name)
+    placed = order.producer(shown)
     note = value.source
     if failed:
         suspects = order.suspects(value.name, sound)
@@ -101,7 +102,7 @@ def _check(
             note += f"; not seen before it: {', '.join(others[:4])}"
     return Check(
         stage=Stage.LAYERS,
-        name=value.name if placed is None or not failed else placed.name,
+        name=shown if placed is None or not failed else placed.name,
         layer=None if placed is None else placed.layer,
         op=None if placed is None else placed.node.op,
         location=None if placed is None else str(placed.node.location),
