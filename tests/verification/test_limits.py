@@ -7,7 +7,7 @@ import pytest
 
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.ir.ops import OPS
-from qwen3_codegen.verification.limits import OP_LIMITS, UNIT, op_limit, value_limit
+from qwen3_codegen.verification.limits import OP_LIMITS, UNIT, cosine_limit, op_limit, value_limit
 from qwen3_codegen.verification.measure import measure
 
 FLOATS = (DType.F32, DType.BF16, DType.F16)
@@ -56,6 +56,12 @@ def test_values_of_half_precision_are_held_to_the_references_own_error():
     name, least = value_limit(DType.BF16, 1.0, own_error=0.0)
     assert (name, least) == ("mean_abs", 2 * 2.0**-8)
     assert value_limit(DType.F32, 3.0, own_error=None) == ("max_abs", pytest.approx(6e-5))
+
+
+def test_a_cosine_may_be_less_only_where_the_references_own_is():
+    assert cosine_limit("native", None) == cosine_limit("native", 0.99999) == 0.9995
+    assert cosine_limit("native", 0.999) == pytest.approx(1 - 2.25e-3)
+    assert cosine_limit("portable", None) == 0.999
 
 
 def test_a_measurement_is_relative_to_the_row():

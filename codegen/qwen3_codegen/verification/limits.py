@@ -137,16 +137,25 @@ OWN_ERROR_FACTOR = 1.5
 that of the reference's own model in that dtype: nobody can ask for less than rounding costs."""
 
 COSINE: Mapping[str, float] = {"native": 0.9995, "portable": 0.999}
-"""Least cosine of half-precision logits; portable engines round attention scores, too."""
+"""Least cosine of half-precision logits; portable engines round attention scores, too. Less is
+allowed only where the reference's own model in that dtype has less."""
 
 GREEDY_BOUNDS = 2.0
 """A greedy token may be another one where the reference's two best are nearer than this many
 bounds: each of the two logits may be off by one."""
 
 
-def cosine_limit(lowering: str) -> float:
-    """Returns the least cosine of half-precision values of a lowering."""
-    return COSINE[lowering]
+def cosine_limit(lowering: str, own: float | None) -> float:
+    """Returns the least cosine of half-precision logits.
+
+    Args:
+        lowering: ``portable`` or ``native``.
+        own: That of the reference's own model in that dtype, where there is one. A model that
+            magnifies errors costs it more than the usual; of small errors, ``1 - cosine`` is half
+            the square.
+    """
+    least = COSINE[lowering]
+    return least if own is None else min(least, 1 - OWN_ERROR_FACTOR**2 * (1 - own))
 
 
 def value_limit(dtype: DType, scale: float, own_error: float | None) -> tuple[str, float]:

@@ -45,10 +45,11 @@ def measure(actual: Array, expected: Array) -> Measurement:
         )
     difference = np.abs(rows - right)
     off = difference.max(axis=1)
-    relative = np.where(off == 0, 0.0, off / np.where(scales == 0, np.finfo(float).tiny, scales))
+    with np.errstate(over="ignore"):
+        share = off / np.where(scales == 0, np.finfo(float).tiny, scales)
     return Measurement(
         max_abs=float(off.max()),
-        max_rel=float(relative.max()),
+        max_rel=float(np.where(off == 0, 0.0, share).max()),
         mean_abs=float(difference.mean()),
         cosine=_cosine(rows, right),
         scale=scale,

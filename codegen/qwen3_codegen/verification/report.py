@@ -68,7 +68,8 @@ class Check:
         op = "" if self.op is None else f" = {self.op}"
         line = "" if self.location is None else f" ({self.location})"
         note = f"; {self.note}" if self.note else ""
-        measured = f"{self.measure} {self.measured:.2g}, limit {self.limit:.2g}"
+        digits = ".6f" if self.measure == "cosine" else ".2g"
+        measured = f"{self.measure} {self.measured:{digits}}, limit {self.limit:{digits}}"
         return f"{where}{self.name}{op}{line}: {measured}{note}"
 
 
