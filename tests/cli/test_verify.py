@@ -74,7 +74,7 @@ def test_help_teaches(cli):
         (["--prompt-len", "500"], "max_model_len"),
         (["--reference", "tensorflow"], "unknown reference"),
         (["--reference", "nothing.py:Model"], "the reference's file does not exist"),
-        (["--against", "nowhere"], "there is no such folder of tensors"),
+        (["--against", "nowhere"], "the index of dumped tensors cannot be read"),
         (["--output", "."], "the report is a file"),
         (["--quant", "int8"], "quantised engines are not available"),
         (["--dtype", "int7"], "int7"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -53,9 +54,11 @@ NAMED = {
 class WrongEngine:
     """A compiled engine with a switch at everything that can be wrong in it."""
 
-    def __init__(self, path, lowering: str, out, checkpoint: Checkpoint) -> None:
+    def __init__(
+        self, path: Path, lowering: str, dtype: DType, out: Path, checkpoint: Checkpoint
+    ) -> None:
         self.switches: Instrumented
-        options = CompileOptions(dtype=DType.F32, lowering=lowering)
+        options = CompileOptions(dtype=dtype, lowering=lowering)
         spec, device = load_model(str(path)), load_device("cpu")
         build = with_text(self._instrumented, out)
         self.subject: Subject = compiled_subject(spec, device, options, checkpoint, build)
@@ -81,13 +84,13 @@ class WrongEngine:
 
 
 @pytest.fixture
-def wrong_engine(reference, tmp_path, capfd) -> Iterator[Callable[[str], WrongEngine]]:
+def wrong_engine(reference, tmp_path) -> Iterator[Callable[..., WrongEngine]]:
     opened = []
 
-    def make(lowering: str) -> WrongEngine:
+    def make(lowering: str, dtype: DType = DType.F32) -> WrongEngine:
         path = reference(MODEL).path
         opened.append(open_checkpoint(path))
-        return WrongEngine(path, lowering, tmp_path, opened[-1])
+        return WrongEngine(path, lowering, dtype, tmp_path, opened[-1])
 
     yield make
     for checkpoint in opened:
@@ -144,6 +147,33 @@ def test_the_wrong_op_is_named_and_no_other(lowering, wrong_engine, monkeypatch)
                 named[pattern] = first.name
     assert named == NAMED[lowering]
     assert num_alone > 0.7 * len(wrongs)
+
+
+IN_HALF = [
+    r"dropped: native::\w+",
+    r"gate and up swapped",
+    r"keys and values swapped",
+    r"window [79] instead of 8",
+    r"the next row of: w\.\w+_proj",
+]
+
+
+def test_in_half_precision_what_is_larger_than_rounding(wrong_engine, monkeypatch):
+    engine = wrong_engine("native", DType.BF16)
+    assert engine.failures() == []
+    tried = {
+        number: description
+        for number, description in engine.switches.wrongs.items()
+        if any(re.match(pattern, description) for pattern in IN_HALF)
+    }
+    assert len(tried) > 40
+    for number, description in tried.items():
+        monkeypatch.setenv(VARIABLE, str(number))
+        failures = engine.failures()
+        assert failures, f"nobody saw it: {description}"
+        line = line_of(engine.switches, number)
+        if line is not None and "window" not in description:
+            assert failures[0].location.endswith(f".yaml:{line}"), description
 
 
 def test_what_is_wrong_in_decodes_only_is_seen(reference, tmp_path):

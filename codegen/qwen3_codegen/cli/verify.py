@@ -147,9 +147,9 @@ def run(args: argparse.Namespace) -> int:
         else:
             with tempfile.TemporaryDirectory(prefix="qwen3-verify-") as folder:
                 report = verify_spec(args.spec, args.layers, Path(folder), command, progress)
+    print_report(report)
     if args.output is not None:
         write_report(report, args.output)
-    print_report(report)
     return _EXIT_MISSED if report.failures else 0
 
 
@@ -169,8 +169,10 @@ def _check_arguments(args: argparse.Namespace) -> None:
         )
     if args.output is not None and args.output.is_dir():
         raise CodegenError("the report is a file", where=args.output, got="a folder")
-    if args.against is not None and not args.against.is_dir():
-        raise CodegenError("there is no such folder of tensors", where=args.against)
+    for option in ("against", "dump_tensors"):
+        folder = getattr(args, option)
+        if folder is not None and folder.exists() and not folder.is_dir():
+            raise CodegenError("this is no folder", where=folder)
 
 
 @contextmanager

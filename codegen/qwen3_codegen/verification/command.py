@@ -21,12 +21,13 @@ from qwen3_codegen.verification.observed import Reference
 from qwen3_codegen.verification.report import Report
 from qwen3_codegen.verification.script import Played, make_script
 from qwen3_codegen.verification.subject import Subject, compiled_subject
-from qwen3_codegen.verification.tensor_dump import DumpReference
+from qwen3_codegen.verification.tensor_dump import DumpReference, check_dump_folder, read_index
 from qwen3_codegen.verification.torch_reference import (
     INSTALL_HINT,
     has_torch,
     knows_architecture,
     transformers_reference,
+    user_class,
     user_reference,
 )
 from qwen3_codegen.verification.verifying import (
@@ -190,13 +191,17 @@ class _References:
         self.notes: list[str] = []
 
     def check(self) -> None:
-        """Raises CodegenError for an explicit choice that cannot be had."""
+        """Raises CodegenError for a choice that cannot be had, before minutes of work."""
         chosen = self._command.reference
         if chosen == _TRANSFORMERS and (reason := self._why_not_transformers()):
             raise CodegenError("transformers cannot be the reference", got=reason)
         if chosen not in (None, _TRANSFORMERS, _INTERPRETER):
             say(f"note: {chosen} runs as a program of yours")
-            self._user_reference(chosen)
+            user_class(chosen)
+        if self._command.against is not None:
+            read_index(self._command.against)
+        if self._command.dump_tensors is not None:
+            check_dump_folder(self._command.dump_tensors)
 
     def make(self, played: Played[Mapping[str, Array]]) -> Iterator[Reference]:
         """Yields the references."""
@@ -230,10 +235,8 @@ class _References:
                 self._checkpoint.read,
                 limits.max_model_len,
             )
-        return self._user_reference(chosen)
-
-    def _user_reference(self, chosen: str) -> Reference:
-        return user_reference(chosen, self._checkpoint, self._subject.graph, self._layer_prefix)
+        graph, prefix = self._subject.graph, self._layer_prefix
+        return user_reference(chosen, self._checkpoint, graph, prefix)
 
     def _why_not_transformers(self) -> str | None:
         name = self._spec.architecture.huggingface_class

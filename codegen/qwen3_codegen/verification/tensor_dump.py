@@ -25,7 +25,7 @@ from qwen3_codegen.verification.observed import Observations, Observed
 from qwen3_codegen.verification.script import Played
 from qwen3_runtime.engine.batch import Batch, FloatRows
 
-__all__ = ["DumpReference", "write_dump"]
+__all__ = ["DumpReference", "check_dump_folder", "read_index", "write_dump"]
 
 DUMP_FORMAT = 1
 INDEX_FILE = "index.json"
@@ -42,12 +42,7 @@ def write_dump(
     Raises:
         CodegenError: The folder holds something that is no such dump.
     """
-    if directory.exists() and any(directory.iterdir()) and not (directory / INDEX_FILE).is_file():
-        raise CodegenError(
-            "the folder for tensors exists and holds something else",
-            where=directory,
-            hint="name another: --dump-tensors DIR",
-        )
+    check_dump_folder(directory)
     directory.mkdir(parents=True, exist_ok=True)
     order = GraphOrder(graph)
     steps = []
@@ -64,6 +59,16 @@ def write_dump(
         "values": [_described(name, order) for name in names],
     }
     write_if_changed(directory / INDEX_FILE, json.dumps(index, indent=2, allow_nan=False) + "\n")
+
+
+def check_dump_folder(directory: Path) -> None:
+    """Raises CodegenError when a folder holds something that is no dump."""
+    if directory.exists() and any(directory.iterdir()) and not (directory / INDEX_FILE).is_file():
+        raise CodegenError(
+            "the folder for tensors exists and holds something else",
+            where=directory,
+            hint="name another: --dump-tensors DIR",
+        )
 
 
 def _tokens(batch: Batch) -> dict[str, list[int]]:
@@ -100,7 +105,7 @@ class DumpReference:
         self._played = played
         self._order = GraphOrder(graph)
         self._logits = f"epilogue.{graph.epilogue.results[0]}"
-        self._index = _read_index(directory)
+        self._index = read_index(directory)
         for number, (step, batch) in enumerate(zip(self._steps(), played.batches, strict=True)):
             for field, values in _tokens(batch).items():
                 if step.get(field, values) != values:
@@ -175,7 +180,12 @@ class DumpReference:
             ) from None
 
 
-def _read_index(directory: Path) -> Mapping[str, Any]:
+def read_index(directory: Path) -> Mapping[str, Any]:
+    """Returns the index of a folder of tensors.
+
+    Raises:
+        CodegenError: There is none of this version.
+    """
     file = directory / INDEX_FILE
     try:
         index = json.loads(file.read_text(encoding="utf-8"))

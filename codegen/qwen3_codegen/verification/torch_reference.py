@@ -30,6 +30,7 @@ __all__ = [
     "has_torch",
     "knows_architecture",
     "transformers_reference",
+    "user_class",
     "user_reference",
 ]
 
@@ -164,14 +165,7 @@ def user_reference(
     Raises:
         CodegenError: There is no such file or class, or it does not take the checkpoint.
     """
-    match = _USER_MODULE.match(reference)
-    if match is None:
-        raise CodegenError(
-            "unknown reference",
-            got=reference,
-            expected="transformers, interpreter or FILE.py:Class",
-        )
-    model_class = _user_class(Path(match["file"]), match["name"])
+    model_class = user_class(reference)
 
     def load(dtype: DType) -> Any:
         if dtype is not DType.F32:
@@ -182,8 +176,8 @@ def user_reference(
             raise
         except Exception as error:
             raise CodegenError(
-                f"{match['name']} does not take this checkpoint",
-                where=match["file"],
+                "the reference does not take this checkpoint",
+                where=reference,
                 got=f"{type(error).__name__}: {error}",
             ) from error
 
@@ -191,7 +185,22 @@ def user_reference(
     return TorchReference(title, load, graph, layer_prefix)
 
 
-def _user_class(file: Path, name: str) -> Any:
+def user_class(reference: str) -> Any:
+    """Returns the class that ``FILE.py:Class`` names; this runs the code in that file.
+
+    Raises:
+        CodegenError: There is no such file or class, or running the file fails.
+    """
+    match = _USER_MODULE.match(reference)
+    if match is None:
+        raise CodegenError(
+            "unknown reference",
+            got=reference,
+            expected="transformers, interpreter or FILE.py:Class",
+        )
+    if not has_torch():
+        raise CodegenError("a PyTorch module needs torch", got=reference, hint=INSTALL_HINT)
+    file, name = Path(match["file"]), match["name"]
     if not file.is_file():
         raise CodegenError("the reference's file does not exist", where=file)
     spec = importlib.util.spec_from_file_location(f"_qwen3_reference_{file.stem}", file)
