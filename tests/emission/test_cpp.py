@@ -95,6 +95,7 @@ def test_everything_else_is_no_identifier(name):
         ("layer", "layer_value"),
         ("layer_value", "layer_value_value"),
         ("w", "w_value"),
+        ("trace", "trace_value"),
         ("ops_", "ops__value"),
         ("Tensor", "Tensor_value"),
         ("kDtype", "kDtype_value"),

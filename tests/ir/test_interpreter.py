@@ -203,6 +203,15 @@ def test_weights_are_read_again_where_they_are_not_kept(graph: Graph) -> None:
     assert sorted(read) == sorted([*weights, *weights])
 
 
+def test_a_trace_of_chosen_values(graph: Graph) -> None:
+    step = batch((0, tokens(4), 0))
+    values = engine_of(graph).trace(step, {"layers.2.h", "epilogue.logits"})
+    assert list(values) == ["layers.2.h", "epilogue.logits"]
+    with pytest.raises(EngineError, match="no such value") as caught:
+        engine_of(graph).trace(step, ["layers.3.h"])
+    assert caught.value.got == "layers.3.h"
+
+
 def test_weights_are_read_once_and_shared(graph: Graph) -> None:
     tied = tiny_graph(epilogue=("logits = linear(h, weight=embed, out=vocab_size)",))
     weights, read = hard_weights(tied), []

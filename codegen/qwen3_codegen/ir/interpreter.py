@@ -202,10 +202,14 @@ class Interpreter:
             for node in region.nodes:
                 for step, (batch, trace) in enumerate(zip(batches, traces, strict=True)):
                     given = _Given(trace, batch.token_ids, place, weights)
-                    inputs = {role: given[name] for role, name in node.inputs.items()}
-                    inputs = {role: self._computing(array) for role, array in inputs.items()}
                     at = self._step(batch, slots[step], rope[step], place, node)
-                    yield Replayed(place, layer, node, step, _results(node, inputs, at))
+                    yield Replayed(place, layer, node, step, self._alone(node, given, at))
+
+    def _alone(self, node: Node, given: _Given, step: Step) -> tuple[Array, ...]:
+        """One node; another engine's values may be anything, infinities included."""
+        with np.errstate(all="ignore"):
+            inputs = {role: self._computing(given[name]) for role, name in node.inputs.items()}
+            return _results(node, inputs, step)
 
     def _computing(self, array: Array) -> Array:
         """Token ids stay whole numbers."""
