@@ -7,7 +7,7 @@ import json
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.spec.model import ModelSpec
 
-__all__ = ["first_layers"]
+__all__ = ["first_layers", "layers_of_every_kind"]
 
 
 def first_layers(spec: ModelSpec, count: int) -> dict[str, str]:
@@ -26,3 +26,15 @@ def first_layers(spec: ModelSpec, count: int) -> dict[str, str]:
         if field.per_layer and isinstance(given, tuple):
             overrides[field.name] = json.dumps(given[:count])
     return overrides
+
+
+def layers_of_every_kind(spec: ModelSpec) -> int:
+    """Returns how many first layers show every kind of layer; two at least, where there are two."""
+    seen: list[object] = []
+    needed = 1
+    for index, layer in enumerate(spec.layers, start=1):
+        kind = (layer.layer_type, layer.blocks, layer.attributes)
+        if kind not in seen:
+            seen.append(kind)
+            needed = index
+    return min(len(spec.layers), max(2, needed))

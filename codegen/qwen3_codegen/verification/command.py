@@ -10,7 +10,11 @@ from qwen3_codegen.compile import CompileOptions, Spelling
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.hub import locate_checkpoint
 from qwen3_codegen.progress import say
-from qwen3_codegen.random_checkpoint import first_layers, write_random_checkpoint
+from qwen3_codegen.random_checkpoint import (
+    first_layers,
+    layers_of_every_kind,
+    write_random_checkpoint,
+)
 from qwen3_codegen.spec.catalog import load_checkpoint_model, load_model
 from qwen3_codegen.spec.device import load_device, parse_dtype
 from qwen3_codegen.spec.model import ModelSpec
@@ -111,7 +115,7 @@ def verify_spec(
         CodegenError: The spec or a choice does not fit, or the disk has no room.
     """
     whole = _load(reference, command, {})
-    kept = num_layers or _fewest_layers(whole)
+    kept = num_layers or layers_of_every_kind(whole)
     spec = _load(reference, command, first_layers(whole, kept))
     if command.dtype:
         spec = with_dtype(spec, parse_dtype(command.dtype))
@@ -132,18 +136,6 @@ def _load(reference: str, command: Command, layers: Mapping[str, str]) -> ModelS
         ignore_config_keys=command.ignore_config_keys,
         architecture=command.arch,
     )
-
-
-def _fewest_layers(spec: ModelSpec) -> int:
-    """The first layers with which every kind has been seen, at least two where there are two."""
-    seen: list[object] = []
-    needed = 1
-    for index, layer in enumerate(spec.layers, start=1):
-        kind = (layer.layer_type, layer.blocks, layer.attributes)
-        if kind not in seen:
-            seen.append(kind)
-            needed = index
-    return min(len(spec.layers), max(2, needed))
 
 
 def _verify(

@@ -13,7 +13,7 @@ from qwen3_codegen.verification.graph_order import GraphOrder
 from qwen3_codegen.verification.limits import value_limit
 from qwen3_codegen.verification.measure import Array, measure
 from qwen3_codegen.verification.observed import Observations, Observed, Unmatched
-from qwen3_codegen.verification.report import Check, Stage, Status
+from qwen3_codegen.verification.report import Check, Stage, Status, judged
 from qwen3_codegen.verification.script import Played
 
 __all__ = ["check_values"]
@@ -100,21 +100,17 @@ def _check(
         placed = suspects[0] if suspects else placed
         if others := [f"{each.name} = {each.node.op}" for each in suspects[1:]]:
             note += f"; not seen before it: {', '.join(others[:4])}"
-    return Check(
+    return judged(
+        measured,
         stage=Stage.LAYERS,
         name=shown if placed is None or not failed else placed.name,
-        layer=None if placed is None else placed.layer,
-        op=None if placed is None else placed.node.op,
-        location=None if placed is None else str(placed.node.location),
         against=against,
-        max_abs=measured.max_abs,
-        max_rel=measured.max_rel,
-        cosine=measured.cosine,
-        measured=number,
         measure=name,
+        number=number,
         limit=limit,
-        status=Status.FAIL if failed else Status.PASS,
+        passes=not failed,
         seconds=time.monotonic() - started,
+        placed=placed,
         note=note,
     )
 

@@ -20,7 +20,7 @@ from qwen3_codegen.verification.limits import (
 )
 from qwen3_codegen.verification.measure import Array, Measurement, measure
 from qwen3_codegen.verification.observed import Observations
-from qwen3_codegen.verification.report import Check, Stage, Status
+from qwen3_codegen.verification.report import Check, Stage, judged
 from qwen3_runtime.engine.batch import FloatRows
 
 __all__ = ["check_greedy", "check_logits", "largest_difference"]
@@ -131,20 +131,15 @@ def _check(
     started: float,
     note: str = "",
 ) -> Check:
-    return Check(
+    return judged(
+        measured,
         stage=Stage.LOGITS,
         name=name,
-        layer=None,
-        op=None,
-        location=None,
         against=against,
-        max_abs=measured.max_abs,
-        max_rel=measured.max_rel,
-        cosine=measured.cosine,
-        measured=number,
         measure=measure_name,
+        number=number,
         limit=limit,
-        status=Status.PASS if fine else Status.FAIL,
+        passes=fine,
         seconds=time.monotonic() - started,
         note=note,
     )

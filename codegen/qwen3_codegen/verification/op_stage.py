@@ -12,9 +12,10 @@ from itertools import groupby
 
 from qwen3_codegen.ir.graph import Graph, Node, Region, Value
 from qwen3_codegen.ir.interpreter import Interpreter, Replayed, places
+from qwen3_codegen.verification.graph_order import PlacedNode
 from qwen3_codegen.verification.limits import op_limit
 from qwen3_codegen.verification.measure import Array, Measurement, measure, worst
-from qwen3_codegen.verification.report import Check, Stage, Status
+from qwen3_codegen.verification.report import Check, Stage, judged
 from qwen3_codegen.verification.script import Played
 
 __all__ = ["check_ops", "num_op_checks"]
@@ -79,21 +80,17 @@ def _check(
     total = worst(measured.values())
     limit = op_limit(node.op, graph.dtype, lowering, sums[node.outputs[0].name])
     missed = [step for step, each in measured.items() if each.max_rel > limit]
-    return Check(
+    return judged(
+        total,
         stage=Stage.OPS,
         name=".".join([place, _names(node.outputs)]),
-        layer=first.layer,
-        op=node.op,
-        location=str(node.location),
         against=AGAINST,
-        max_abs=total.max_abs,
-        max_rel=total.max_rel,
-        cosine=total.cosine,
-        measured=total.max_rel,
         measure="max_rel",
+        number=total.max_rel,
         limit=limit,
-        status=Status.FAIL if missed else Status.PASS,
+        passes=not missed,
         seconds=time.monotonic() - started,
+        placed=PlacedNode(place, first.layer, node),
         note=_which_steps(missed, measured),
     )
 

@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from qwen3_codegen.emission.render import write_if_changed
+from qwen3_codegen.verification.graph_order import PlacedNode
+from qwen3_codegen.verification.measure import Measurement
 
-__all__ = ["Check", "Report", "Stage", "Status", "write_report"]
+__all__ = ["Check", "Report", "Stage", "Status", "judged", "write_report"]
 
 REPORT_FORMAT = 1
 """Raised when a reader could misunderstand an older report."""
@@ -71,6 +73,40 @@ class Check:
         digits = ".6f" if self.measure == "cosine" else ".2g"
         measured = f"{self.measure} {self.measured:{digits}}, limit {self.limit:{digits}}"
         return f"{where}{self.name}{op}{line}: {measured}{note}"
+
+
+def judged(
+    measured: Measurement,
+    *,
+    stage: Stage,
+    name: str,
+    against: str,
+    measure: str,
+    number: float,
+    limit: float,
+    passes: bool,
+    seconds: float,
+    placed: PlacedNode | None = None,
+    note: str = "",
+) -> Check:
+    """Returns the check of a measurement; ``placed`` is the op it says something about."""
+    return Check(
+        stage=stage,
+        name=name,
+        layer=None if placed is None else placed.layer,
+        op=None if placed is None else placed.node.op,
+        location=None if placed is None else str(placed.node.location),
+        against=against,
+        max_abs=measured.max_abs,
+        max_rel=measured.max_rel,
+        cosine=measured.cosine,
+        measured=number,
+        measure=measure,
+        limit=limit,
+        status=Status.PASS if passes else Status.FAIL,
+        seconds=seconds,
+        note=note,
+    )
 
 
 @dataclass(slots=True)
