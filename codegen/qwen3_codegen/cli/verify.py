@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qwen3_codegen.cli.options import (
     add_override_options,
@@ -16,6 +16,9 @@ from qwen3_codegen.cli.options import (
 )
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.progress import say
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 _EXIT_MISSED = 1
 _GREEDY_TOKENS = 16
@@ -141,7 +144,7 @@ def run(args: argparse.Namespace) -> int:
         against=args.against,
         dump_tensors=args.dump_tensors,
     )
-    with _progress() as progress:
+    with closing(_Progress()) as progress:
         if args.model is not None:
             report = verify_model(args.model, command, progress)
         else:
@@ -175,28 +178,41 @@ def _check_arguments(args: argparse.Namespace) -> None:
             raise CodegenError("this is no folder", where=folder)
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar on a terminal, else a line per stage; on standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+class _Progress:
+    """A line per stage, and on a terminal a bar where it is known how much there is to do.
 
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        said: set[str] = set()
+    Only then: builds and the loading of weights draw bars of their own.
+    """
 
-        def tell(what: str, done: int, total: int) -> None:
-            if what not in said:
-                said.add(what)
-                say(f"{what} ...")
+    def __init__(self) -> None:
+        self._said: set[str] = set()
+        self._bar: Progress | None = None
 
-        yield tell
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            self.close()
+            say(f"{what} ...")
+            if total:
+                self._open()
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=done, total=total)
+            if done == total:
+                self.close()
 
-        def draw(what: str, done: int, total: int) -> None:
-            bar.update(task, description=what, completed=done, total=total or None)
+    def _open(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeElapsedColumn
 
-        yield draw
+        console = Console(stderr=True)
+        if console.is_terminal:
+            columns = (BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
+            self._bar = Progress(*columns, console=console, transient=True)
+            self._bar.add_task("", total=None)
+            self._bar.start()
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
