@@ -86,3 +86,20 @@ def with_text(change: Callable[[str], str], out: Path) -> Callable[..., BuildRes
         return build_model(replace(compiled, files=files), out, options, notify)
 
     return build
+
+
+def with_window(graph: Graph, window: int) -> Graph:
+    """The graph with every window of another size."""
+    kinds = tuple(
+        replace(
+            kind,
+            nodes=tuple(
+                replace(node, attributes={**node.attributes, "window": window})
+                if node.attributes.get("window")
+                else node
+                for node in kind.nodes
+            ),
+        )
+        for kind in graph.layer_kinds
+    )
+    return replace(graph, layer_kinds=kinds)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from qwen3_codegen.errors import CodegenError
-from qwen3_codegen.ir.graph import Graph
 from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.verification import Stage, engine_limits, verify_engine
 from qwen3_codegen.verification.interpreter_reference import InterpreterReference
@@ -18,7 +17,13 @@ from qwen3_codegen.verification.tensor_dump import DumpReference, write_dump
 from qwen3_codegen.verification.torch_reference import user_reference
 from qwen3_runtime.checkpoint import open_checkpoint
 from tests.reference.cases import CASES
-from tests.verification.subjects import interpreted, request_for, torch_reference, verified
+from tests.verification.subjects import (
+    interpreted,
+    request_for,
+    torch_reference,
+    verified,
+    with_window,
+)
 
 LEFT_OUT = {
     "qwen3-moe": "transformers stacks experts, whose tensors have other names",
@@ -211,22 +216,6 @@ def test_a_module_that_cannot_be_used(text, name, message, reference, tmp_path):
     with pytest.raises(CodegenError) as caught:
         verified_with(text, tmp_path, reference, name)
     assert message in str(caught.value)
-
-
-def with_window(graph: Graph, window: int) -> Graph:
-    kinds = tuple(
-        replace(
-            kind,
-            nodes=tuple(
-                replace(node, attributes={**node.attributes, "window": window})
-                if node.attributes.get("window")
-                else node
-                for node in kind.nodes
-            ),
-        )
-        for kind in graph.layer_kinds
-    )
-    return replace(graph, layer_kinds=kinds)
 
 
 def test_tensors_of_another_engine(reference, tmp_path):
