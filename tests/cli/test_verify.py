@@ -26,6 +26,7 @@ def test_a_right_engine(cli, model, tmp_path):
     assert content["first_wrong"] is None
     assert content["subject"]["lowering"] == "native"
     assert content["subject"]["num_layers"] == 2  # both kinds
+    assert (content["subject"]["seed"], content["subject"]["prompt_len"]) == (0, 32)
     assert content["references"][0].startswith("transformers ")
     stages = [check["stage"] for check in content["checks"]]
     assert stages == sorted(stages, key=["ops", "layers", "logits"].index)

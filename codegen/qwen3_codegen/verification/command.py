@@ -158,6 +158,7 @@ def _verify(
         chosen.check()
         report = verify_engine(subject, request, checkpoint.read, chosen.make, progress)
     report.notes += chosen.notes
+    report.subject = {**report.subject, "seed": command.seed, "prompt_len": prompt_len}
     return report
 
 
