@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qwen3_codegen.build.builder import BuildRequest, BuildResult, build_engine
+from qwen3_codegen.build.cache import content_key
 from qwen3_codegen.build.standalone import (
     remove_standalone,
     standalone_sources,
@@ -30,6 +31,7 @@ from qwen3_codegen.ir.graph import Graph
 from qwen3_codegen.ir.printer import format_graph
 from qwen3_codegen.ir.verify import verify
 from qwen3_codegen.passes import PIPELINES, run_pipeline
+from qwen3_codegen.paths import cache_dir
 from qwen3_codegen.plan.digest import content_digest
 from qwen3_codegen.plan.planner import PlanRequest, plan_engine
 from qwen3_codegen.plan.records import EnginePlan, TargetPlan
@@ -257,6 +259,22 @@ def _put_sources(directory: Path, compiled: CompiledPlan) -> None:
         write_standalone(directory, compiled.sources)
 
 
+def build_in_cache(
+    compiled: CompiledPlan, options: CompileOptions, notify: Callable[[str], None]
+) -> BuildResult:
+    """Compiles an engine into the user's cache, in a folder of its own content's name.
+
+    For Python alone: there is no C library beside the module.
+
+    Raises:
+        BuildError: Something did not compile.
+    """
+    infinicore = compiled.installed.root if compiled.installed else EMBEDDED
+    key = content_key([*compiled.files.values(), options.isa, str(infinicore)])
+    out = cache_dir() / "models" / key
+    return build_model(compiled, out, options, notify, c_library=False)
+
+
 def _command(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> str:
     """The command line that makes an engine again; of a path it has the last part alone."""
     named = options.spelling
@@ -386,6 +404,7 @@ __all__ = [
     "CompileOptions",
     "CompiledPlan",
     "Spelling",
+    "build_in_cache",
     "build_model",
     "dtype_notes",
     "emit_model",

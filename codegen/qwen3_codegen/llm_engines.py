@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 
-from qwen3_codegen.build.cache import cache_in_use, content_key
+from qwen3_codegen.build.cache import cache_in_use
 from qwen3_codegen.compile import (
-    EMBEDDED,
     CompileOptions,
-    build_model,
+    build_in_cache,
     dtype_notes,
     make_graph,
     plan_model,
 )
 from qwen3_codegen.ir.interpreter import Interpreter
 from qwen3_codegen.ir.weights import weight_bindings
-from qwen3_codegen.paths import cache_dir
 from qwen3_codegen.progress import status
 from qwen3_codegen.spec.device import load_device
 from qwen3_codegen.spec.model import ModelSpec
@@ -43,18 +41,10 @@ def compiled_engine(
     device = load_device(dev)
     compiled = plan_model(spec, device, options)
     check_fit(json.loads(compiled.files["manifest.json"]), checkpoint, limits)
-    infinicore = compiled.installed.root if compiled.installed else EMBEDDED
-    key = content_key([*compiled.files.values(), options.isa, str(infinicore)])
     what = " (the one that shows its values)" if options.trace else ""
     with cache_in_use():  # from before it is built until it is loaded
         with status() as notify:
-            result = build_model(
-                compiled,
-                cache_dir() / "models" / key,
-                options,
-                lambda text: notify(text + what),
-                c_library=False,
-            )
+            result = build_in_cache(compiled, options, lambda text: notify(text + what))
         engine = engine_class(result.directory).from_checkpoint(
             checkpoint, show_progress=show_progress, limits=limits
         )

@@ -235,7 +235,7 @@ def test_an_engine_that_does_not_fit_the_memory_is_refused_before_it_is_compiled
     reference, monkeypatch
 ):
     monkeypatch.setattr("qwen3_runtime.engine.capacity.available_memory", lambda: 100_000_000)
-    monkeypatch.setattr("qwen3_codegen.llm_engines.build_model", None)
+    monkeypatch.setattr("qwen3_codegen.llm_engines.build_in_cache", None)
     with pytest.raises(EngineError, match="does not fit the free memory") as caught:
         LLM(
             reference("qwen3-window-3").path,

@@ -6,9 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
+from qwen3_codegen.dtypes import DType
 from qwen3_codegen.ir.graph import Graph
 from qwen3_codegen.ir.interpreter import Interpreter
 from qwen3_runtime.engine.batch import Batch, CachePlaces, Engine
@@ -116,6 +118,89 @@ def test_trace_names_every_value(graph: Graph) -> None:
     logits = engine_of(graph).forward(step)
     np.testing.assert_array_equal(values["epilogue.logits"].astype(np.float32), logits)
     np.testing.assert_array_equal(values["layers.0.h_add_2"], values["layers.1.h"])
+
+
+STEPS = ((0, 6, 0), (0, 1, 6), (0, 3, 7))
+"""A prefill, a decode, a chunk: slot, new tokens, position."""
+
+
+def traces_of(engine: Interpreter) -> tuple[list[Batch], list[dict[str, np.ndarray]]]:
+    batches = [batch((slot, tokens(count, start), start)) for slot, count, start in STEPS]
+    return batches, [engine.trace(step) for step in batches]
+
+
+def test_a_replay_gives_what_was_traced(graph: Graph) -> None:
+    """Every node of every step, in order, though token ids are not there."""
+    batches, traces = traces_of(engine_of(graph))
+    for trace in traces:
+        del trace["prologue.input_ids"]
+    replayed = list(engine_of(graph, keep_weights=False).replay(batches, traces))
+    regions = [graph.prologue, *(graph.layer_kinds[kind] for kind in graph.schedule)]
+    num_nodes = sum(len(region.nodes) for region in (*regions, graph.epilogue))
+    assert len(replayed) == num_nodes * len(STEPS)
+    assert [each.step for each in replayed] == list(range(len(STEPS))) * num_nodes
+    for each in replayed:
+        for value, array in zip(each.node.outputs, each.results, strict=True):
+            expected = traces[each.step][f"{each.place}.{value.name}"]
+            np.testing.assert_allclose(array, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_replay_takes_what_it_is_given(graph: Graph) -> None:
+    """A value that is wrong spoils the nodes that read it, and none after them."""
+    batches, traces = traces_of(engine_of(graph))
+    wrong = "layers.1.q_rope"
+    traces[1][wrong] = traces[1][wrong] * 1.5
+    spoilt = [
+        (f"{each.place}.{each.node.outputs[0].name}", each.step)
+        for each in engine_of(graph).replay(batches, traces)
+        if not np.allclose(
+            each.results[0], traces[each.step][f"{each.place}.{each.node.outputs[0].name}"]
+        )
+    ]
+    assert spoilt == [(wrong, 1), ("layers.1.a", 1)]
+
+
+def test_a_replay_remembers_the_keys_it_was_given(graph: Graph) -> None:
+    batches, traces = traces_of(engine_of(graph))
+    traces[0]["layers.1.k_rope"] = traces[0]["layers.1.k_rope"] * 1.5
+    steps = {
+        each.step
+        for each in engine_of(graph).replay(batches, traces)
+        if (each.place, each.node.op) == ("layers.1", "attention")
+        and not np.allclose(each.results[0], traces[each.step]["layers.1.a"])
+    }
+    assert steps == {0, 1, 2}
+
+
+def test_a_trace_that_lacks_a_value_is_refused(graph: Graph) -> None:
+    batches, traces = traces_of(engine_of(graph))
+    del traces[2]["layers.1.q_rope"]
+    with pytest.raises(EngineError, match=r"layers\.1\.q_rope: a trace lacks a value"):
+        list(engine_of(graph).replay(batches, traces))
+
+
+def test_weights_as_stored_are_rounded_once() -> None:
+    graph = tiny_graph(dtype=DType.BF16)
+    exact, stored = (engine_of(graph, as_stored=flag) for flag in (False, True))
+    step = batch((0, tokens(5), 0))
+    rows, rounded = exact.trace(step)["prologue.h"], stored.trace(step)["prologue.h"]
+    assert rounded.dtype == np.float64
+    np.testing.assert_array_equal(rounded, rows.astype(ml_dtypes.bfloat16).astype(np.float64))
+    assert not np.array_equal(rounded, rows)
+
+
+def test_weights_are_read_again_where_they_are_not_kept(graph: Graph) -> None:
+    weights, read = hard_weights(graph), []
+
+    def reading(name: str) -> np.ndarray:
+        read.append(name)
+        return weights[name]
+
+    options = {"max_model_len": 8, "max_num_seqs": 1, "keep_weights": False}
+    engine = Interpreter(graph, reading, **options)
+    engine.forward(batch((0, [1, 2], 0)))
+    engine.forward(batch((0, [3], 2)))
+    assert sorted(read) == sorted([*weights, *weights])
 
 
 def test_a_trace_of_chosen_values(graph: Graph) -> None:

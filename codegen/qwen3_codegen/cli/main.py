@@ -27,6 +27,7 @@ _COMMANDS = {
     "devices": ("devices", "what carries each op out on each device, or why nothing does"),
     "graph": ("graph", "print a model's graph, before or after any pass"),
     "random": ("random_", "write a hard random checkpoint of a spec"),
+    "verify": ("verify", "check an engine op by op, layer by layer, and by its logits"),
     "generate": ("generate", "continue a prompt"),
     "chat": ("chat", "talk to a model in the terminal"),
     "serve": ("serve", "serve a model over HTTP, as OpenAI's API"),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from qwen3_codegen.cli.options import add_spec_options, own_functions, parse_overrides
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.progress import format_bytes, say
-from qwen3_codegen.random_checkpoint import write_random_checkpoint
+from qwen3_codegen.random_checkpoint import first_layers, write_random_checkpoint
 from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.spec.device import parse_dtype
 from qwen3_codegen.spec.model import ModelSpec
@@ -43,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     overrides = parse_overrides(args.overrides)
     spec = _load(args, overrides)
     if args.layers is not None:
-        spec = _load(args, {**overrides, **_first_layers(spec, args.layers)})
+        spec = _load(args, {**overrides, **first_layers(spec, args.layers)})
     if args.dtype:
         spec = with_dtype(spec, parse_dtype(args.dtype))
     for note in spec.notes:
@@ -65,17 +64,3 @@ def _load(args: argparse.Namespace, overrides: Mapping[str, str]) -> ModelSpec:
         architecture=args.arch,
         own_functions=own_functions(args),
     )
-
-
-def _first_layers(spec: ModelSpec, count: int) -> dict[str, str]:
-    """Returns overrides that keep a model's first layers, lists with one entry each included."""
-    if not 1 <= count <= len(spec.layers):
-        raise CodegenError(
-            "--layers is out of range", got=count, expected=f"1 to {len(spec.layers)}"
-        )
-    overrides = {"num_hidden_layers": str(count)}
-    for field in spec.architecture.config.fields.values():
-        given = spec.huggingface_config.get(field.name)
-        if field.per_layer and isinstance(given, tuple):
-            overrides[field.name] = json.dumps(given[:count])
-    return overrides

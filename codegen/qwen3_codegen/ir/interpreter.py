@@ -7,7 +7,8 @@ for people who change a spec and want an answer without compiling. It is slow an
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,17 +19,39 @@ from qwen3_codegen.ir.ops import ATTENTION_OPS, OpDef, ops_of
 from qwen3_codegen.ir.ops.step import RopeAngles, Step
 from qwen3_codegen.ir.weights import LAYER, tensor_templates
 from qwen3_codegen.spec.model import RopeTable
+from qwen3_runtime.checkpoint.tensor import FLOAT_DTYPES
 from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
 from qwen3_runtime.checkpoint.transform import evaluate
 from qwen3_runtime.engine.batch import Batch, CacheGroup, FloatRows
 from qwen3_runtime.engine.tracing import require_names
 from qwen3_runtime.errors import EngineError
 
-__all__ = ["Interpreter"]
+__all__ = ["Interpreter", "Replayed", "places"]
 
 Array: TypeAlias = npt.NDArray[Any]
 _StateKey: TypeAlias = tuple[int, str, str]
 """Slot, place of the region, result of the node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """One node of one step, computed from inputs that were given."""
+
+    place: str
+    """``prologue``, ``layers.3`` or ``epilogue``."""
+    layer: int | None
+    node: Node
+    step: int
+    results: tuple[Array, ...]
+    """One array per output of the node."""
+
+
+def places(graph: Graph) -> Iterator[tuple[str, int | None, Region]]:
+    """Yields what runs, in order: the place's name in a trace, its layer, its region."""
+    yield "prologue", None, graph.prologue
+    for layer, kind in enumerate(graph.schedule):
+        yield f"layers.{layer}", layer, graph.layer_kinds[kind]
+    yield "epilogue", None, graph.epilogue
 
 
 class Interpreter:
@@ -46,6 +69,9 @@ class Interpreter:
         max_model_len: Most tokens of a sequence; also chooses between a rope table's short and
             long frequencies.
         max_num_seqs: Number of slots.
+        keep_weights: Holds a layer's weights once they are read; otherwise every step reads them
+            again, and no more than one layer is in memory.
+        as_stored: Rounds every weight to its dtype in the graph, as compiled engines hold it.
 
     Raises:
         EngineError: ``max_model_len`` exceeds the positions the graph was made for.
@@ -59,6 +85,8 @@ class Interpreter:
         dtype: npt.DTypeLike = np.float64,
         max_model_len: int,
         max_num_seqs: int,
+        keep_weights: bool = True,
+        as_stored: bool = False,
     ) -> None:
         if max_model_len > graph.max_position_embeddings:
             raise EngineError(
@@ -70,7 +98,9 @@ class Interpreter:
         self._graph = graph
         self._ops = ops_of(graph)
         self._dtype = np.dtype(dtype)
-        self._read = lambda name: np.asarray(read(name)).astype(self._dtype)
+        self._read = read
+        self._keep_weights = keep_weights
+        self._as_stored = as_stored
         self._max_model_len = max_model_len
         self._max_num_seqs = max_num_seqs
         self._weights: dict[tuple[WeightExpression, int | None], Array] = {}
@@ -161,13 +191,55 @@ class Interpreter:
             return values
         return {name: array for name, array in values.items() if name in names}
 
-    def _run(self, batch: Batch, trace: dict[str, Array] | None) -> Array:
-        slots = self._check(batch)
-        self._num_steps += 1
-        rope = {
+    def replay(
+        self, batches: Sequence[Batch], traces: Sequence[Mapping[str, Array]]
+    ) -> Iterator[Replayed]:
+        """Computes every node by itself, from the values another engine had before it.
+
+        What a node is off by is then its own fault: nothing is carried on from node to node. What
+        stateful nodes remember of earlier steps comes from those steps' inputs. Layer by layer,
+        all steps of it, so that a layer's weights are read once.
+
+        Args:
+            batches: Steps in order; sequences are told apart by their slots, from position 0 on.
+            traces: What ``trace`` of the other engine gave for each; token ids need not be there.
+
+        Yields:
+            Nodes in the order they run, each for all steps in turn.
+
+        Raises:
+            EngineError: A batch is inconsistent, or a trace lacks a value.
+        """
+        slots = [self._check(batch) for batch in batches]
+        rope = [self._rope(batch) for batch in batches]
+        for place, layer, region in places(self._graph):
+            weights = {weight.name: self._weight(weight, layer) for weight in region.weights}
+            for node in region.nodes:
+                for step, (batch, trace) in enumerate(zip(batches, traces, strict=True)):
+                    given = _Given(trace, batch.token_ids, place, weights)
+                    at = self._step(batch, slots[step], rope[step], place, node)
+                    yield Replayed(place, layer, node, step, self._alone(node, given, at))
+
+    def _alone(self, node: Node, given: _Given, step: Step) -> tuple[Array, ...]:
+        """One node; another engine's values may be anything, infinities included."""
+        with np.errstate(all="ignore"):
+            inputs = {role: self._computing(given[name]) for role, name in node.inputs.items()}
+            return _results(node, inputs, step, self._ops)
+
+    def _computing(self, array: Array) -> Array:
+        """Token ids stay whole numbers."""
+        return array if array.dtype.kind in "iu" else array.astype(self._dtype, copy=False)
+
+    def _rope(self, batch: Batch) -> dict[str, RopeAngles]:
+        return {
             name: _rope_angles(table, batch.positions, self._max_model_len, self._dtype)
             for name, table in self._graph.rope_tables.items()
         }
+
+    def _run(self, batch: Batch, trace: dict[str, Array] | None) -> Array:
+        slots = self._check(batch)
+        self._num_steps += 1
+        rope = self._rope(batch)
 
         def run(region: Region, place: str, layer: int | None, argument: Array) -> Array:
             def step_of(node: Node) -> Step:
@@ -179,11 +251,10 @@ class Interpreter:
                 trace.update({f"{place}.{name}": array for name, array in values.items()})
             return values[region.results[0]]
 
-        graph = self._graph
-        h = run(graph.prologue, "prologue", None, batch.token_ids)
-        for layer, kind in enumerate(graph.schedule):
-            h = run(graph.layer_kinds[kind], f"layers.{layer}", layer, h)
-        return run(graph.epilogue, "epilogue", None, h)
+        h: Array = batch.token_ids
+        for place, layer, region in places(self._graph):
+            h = run(region, place, layer, h)
+        return h
 
     def _step(
         self,
@@ -205,17 +276,29 @@ class Interpreter:
     def _weight(self, weight: Weight, layer: int | None) -> Array:
         of_layer = any(LAYER in name for name in tensor_templates(weight.expression))
         key = (weight.expression, layer if of_layer else None)
-        if key not in self._weights:
-            array = evaluate(weight.expression, self._read, key[1])
-            if array.shape != weight.type.shape:
-                raise EngineError(
-                    "a weight has the wrong shape",
-                    where=weight.name,
-                    got=list(array.shape),
-                    expected=list(weight.type.shape),
-                )
+        if key in self._weights:
+            return self._weights[key]
+        array = self._evaluated(weight, key[1])
+        if array.shape != weight.type.shape:
+            raise EngineError(
+                "a weight has the wrong shape",
+                where=weight.name,
+                got=list(array.shape),
+                expected=list(weight.type.shape),
+            )
+        if self._keep_weights:
             self._weights[key] = array
-        return self._weights[key]
+        return array
+
+    def _evaluated(self, weight: Weight, layer: int | None) -> Array:
+        if self._as_stored:
+            stored = evaluate(weight.expression, self._read, layer)
+            return stored.astype(FLOAT_DTYPES[weight.type.dtype.value]).astype(self._dtype)
+        return evaluate(weight.expression, self._read_in_dtype, layer)
+
+    def _read_in_dtype(self, name: str) -> Array:
+        array: Array = np.asarray(self._read(name)).astype(self._dtype)
+        return array
 
     def _check(self, batch: Batch) -> tuple[int, ...]:
         """Returns the slots of a batch after checking all of it."""
@@ -265,11 +348,37 @@ def _run_region(
             role: weights[name] if name in weights else values[name]
             for role, name in node.inputs.items()
         }
-        results = ops[node.op].reference(inputs, node.attributes, step_of(node))
-        arrays = results if isinstance(results, tuple) else (results,)
+        arrays = _results(node, inputs, step_of(node), ops)
         for value, array in zip(node.outputs, arrays, strict=True):
             values[value.name] = array
     return values
+
+
+def _results(
+    node: Node, inputs: Mapping[str, Array], step: Step, ops: Mapping[str, OpDef]
+) -> tuple[Array, ...]:
+    results = ops[node.op].reference(inputs, node.attributes, step)
+    return results if isinstance(results, tuple) else (results,)
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The values a node of a place may read: its weights, and what a trace holds."""
+
+    trace: Mapping[str, Array]
+    token_ids: Array
+    place: str
+    weights: Mapping[str, Array]
+
+    def __getitem__(self, name: str) -> Array:
+        if name in self.weights:
+            return self.weights[name]
+        array = self.trace.get(f"{self.place}.{name}")
+        if array is None and self.place == "prologue" and name == "input_ids":
+            return self.token_ids
+        if array is None:
+            raise EngineError("a trace lacks a value", where=f"{self.place}.{name}")
+        return array
 
 
 def _key_shape(region: Region) -> tuple[int, int]:

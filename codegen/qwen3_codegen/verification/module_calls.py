@@ -1,0 +1,106 @@
+"""What the modules of a PyTorch model take and give, by name, in the order they run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from qwen3_codegen.verification.measure import Array
+from qwen3_runtime.engine.batch import FloatRows
+
+__all__ = ["ModuleCalls", "forward_logits", "module_tensors", "record_calls"]
+
+
+@dataclass(slots=True)
+class ModuleCalls:
+    """One module over all sequences, called once in each."""
+
+    kind: str
+    """Name of its class."""
+    inputs: list[Array] = field(default_factory=list)
+    """[num_tokens, ...], or with the first two dimensions swapped; token ids stay whole numbers."""
+    outputs: list[Array] = field(default_factory=list)
+
+
+def module_tensors(model: Any) -> dict[str, dict[str, tuple[str, ...]]]:
+    """Returns, by module, all names of each parameter that is its own: tied ones have several."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return {
+        module_name: {
+            own: tuple(names[id(parameter)])
+            for own, parameter in module.named_parameters(recurse=False)
+        }
+        for module_name, module in model.named_modules()
+        if next(module.named_parameters(recurse=False), None) is not None
+    }
+
+
+def record_calls(
+    model: Any, wanted: Iterable[str], sequences: Sequence[Sequence[int]]
+) -> tuple[dict[str, ModuleCalls], list[FloatRows]]:
+    """Runs sequences one by one without a cache.
+
+    Returns:
+        The wanted modules that were called exactly once per sequence, in order of their first
+        call; and float32 logits of every sequence.
+    """
+    modules = dict(model.named_modules())
+    calls: dict[str, ModuleCalls] = {}
+    counts: dict[str, int] = {}
+
+    def hook(name: str) -> Any:
+        def record(module: Any, args: Any, kwargs: Mapping[str, Any], output: Any) -> None:
+            given = next(_tensors((*args, *kwargs.values())), None)
+            result = next(_tensors((output,)), None)
+            if given is None or result is None:
+                return
+            found = calls.setdefault(name, ModuleCalls(type(module).__name__))
+            counts[name] = counts.get(name, 0) + 1
+            found.inputs.append(_rows(given))
+            found.outputs.append(_rows(result))
+
+        return record
+
+    with ExitStack() as hooks:
+        for name in wanted:
+            if name in modules:
+                handle = modules[name].register_forward_hook(hook(name), with_kwargs=True)
+                hooks.callback(handle.remove)
+        logits = [forward_logits(model, sequence) for sequence in sequences]
+    once = {name for name, count in counts.items() if count == len(sequences)}
+    return {name: found for name, found in calls.items() if name in once}, logits
+
+
+def forward_logits(model: Any, token_ids: Sequence[int]) -> FloatRows:
+    """Returns float32 logits [num_tokens, vocab_size] of one sequence from its start."""
+    import torch
+
+    with torch.inference_mode():
+        output = model(torch.tensor([list(token_ids)]))
+    logits: FloatRows = getattr(output, "logits", output)[0].float().numpy()
+    return logits
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Any]:
+    """Yields tensors among arguments or results, those inside tuples included."""
+    import torch
+
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, tuple | list):
+            yield from _tensors(value)
+
+
+def _rows(tensor: Any) -> Array:
+    """One sequence's rows: the batch dimension of one is left out, numbers become float32."""
+    tensor = tensor.detach()
+    wide = tensor.float() if tensor.is_floating_point() else tensor
+    array: Array = np.array(wide.numpy())
+    return array[0] if array.ndim > 1 and array.shape[0] == 1 else array

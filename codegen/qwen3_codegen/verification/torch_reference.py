@@ -1,0 +1,258 @@
+"""PyTorch models as references: transformers' own, or a module of the user's."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from qwen3_codegen.dtypes import DType
+from qwen3_codegen.errors import CodegenError
+from qwen3_codegen.ir.graph import Graph
+from qwen3_codegen.verification.module_calls import (
+    forward_logits,
+    module_tensors,
+    record_calls,
+)
+from qwen3_codegen.verification.module_map import ModuleMap
+from qwen3_codegen.verification.observed import Observations, Observed
+from qwen3_runtime.checkpoint import Checkpoint
+from qwen3_runtime.engine.batch import FloatRows
+
+__all__ = [
+    "INSTALL_HINT",
+    "TorchReference",
+    "has_torch",
+    "knows_architecture",
+    "transformers_reference",
+    "user_class",
+    "user_reference",
+]
+
+INSTALL_HINT = "pip install 'qwen3-codegen[verify]'"
+_USER_MODULE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)\Z")
+
+
+class TorchReference:
+    """A PyTorch model in float32, and where it has one, in the engine's half precision.
+
+    Args:
+        title: What it is, for the report.
+        load: Gives the model in a dtype, ready to run; None where it is not to be had in it.
+        graph: The engine's.
+        layer_prefix: Of checkpoint tensors of a layer, with ``{layer}``.
+    """
+
+    def __init__(
+        self, title: str, load: Callable[[DType], Any], graph: Graph, layer_prefix: str
+    ) -> None:
+        self._title = title
+        self._load = load
+        self._graph = graph
+        self._layer_prefix = layer_prefix
+        self._model = load(DType.F32)
+
+    @property
+    def title(self) -> str:
+        """What it is, with its version and dtype."""
+        return self._title
+
+    def observe(self, sequences: Sequence[Sequence[int]]) -> Observations:
+        """Runs every sequence from its start."""
+        observations = self._observe(self._model, sequences)
+        if self._graph.dtype is not DType.F32:
+            half = self._load(self._graph.dtype)
+            if half is not None:
+                own = self._observe(half, sequences)
+                observations = _with_own(observations, own)
+        return observations
+
+    def logits(self, sequences: Sequence[Sequence[int]]) -> list[FloatRows]:
+        """Returns float32 logits of sequences."""
+        return [forward_logits(self._model, sequence) for sequence in sequences]
+
+    def _observe(self, model: Any, sequences: Sequence[Sequence[int]]) -> Observations:
+        lengths = [len(sequence) for sequence in sequences]
+        mapped = ModuleMap(self._graph, module_tensors(model), self._layer_prefix, lengths)
+        calls, logits = record_calls(model, mapped.wanted, sequences)
+        values, unmatched = mapped.match(calls)
+        return Observations(values=values, unmatched=unmatched, logits=logits)
+
+
+def _with_own(observations: Observations, own: Observations) -> Observations:
+    rows = {value.name: value.rows for value in own.values}
+    return Observations(
+        values=[
+            Observed(
+                name=value.name,
+                source=value.source,
+                rows=value.rows,
+                own=rows.get(value.name),
+            )
+            for value in observations.values
+        ],
+        unmatched=observations.unmatched,
+        logits=observations.logits,
+        own_logits=own.logits,
+    )
+
+
+def has_torch() -> bool:
+    """Returns whether torch and transformers can be imported."""
+    return all(importlib.util.find_spec(name) is not None for name in ("torch", "transformers"))
+
+
+def knows_architecture(huggingface_class: str) -> bool:
+    """Returns whether transformers has a class of that name."""
+    import transformers
+
+    return hasattr(transformers, huggingface_class)
+
+
+def transformers_reference(
+    path: Path, huggingface_class: str, graph: Graph, layer_prefix: str
+) -> TorchReference:
+    """Returns transformers' model of a checkpoint folder, with eager attention.
+
+    Raises:
+        CodegenError: transformers cannot read the checkpoint.
+    """
+    import transformers
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    model_class = getattr(transformers, huggingface_class)
+
+    def load(dtype: DType) -> Any:
+        try:
+            model = model_class.from_pretrained(
+                path,
+                dtype=_torch_dtype(dtype),
+                attn_implementation="eager",
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+            )
+        except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+            raise CodegenError(
+                "transformers cannot read this checkpoint",
+                where=path,
+                got=str(error).strip().splitlines()[0],
+                hint="--reference interpreter needs no transformers",
+            ) from None
+        model.config.use_cache = False
+        return model.eval()
+
+    title = f"transformers {transformers.__version__} {huggingface_class}, float32, eager attention"
+    return TorchReference(title, load, graph, layer_prefix)
+
+
+def user_reference(
+    reference: str, checkpoint: Checkpoint, graph: Graph, layer_prefix: str
+) -> TorchReference:
+    """Returns a module of the user's, ``FILE.py:Class``; this runs the code in that file.
+
+    The class is called with the checkpoint's config as a mapping, or has a class method
+    ``from_checkpoint(path)`` that loads everything itself. ``forward`` takes token ids
+    [1, num_tokens] and returns logits [1, num_tokens, vocab_size], or something with ``logits``.
+
+    Raises:
+        CodegenError: There is no such file or class, or it does not take the checkpoint.
+    """
+    model_class = user_class(reference)
+
+    def load(dtype: DType) -> Any:
+        if dtype is not DType.F32:
+            return None
+        try:
+            return _user_model(model_class, checkpoint).float().eval()
+        except CodegenError:
+            raise
+        except Exception as error:
+            raise CodegenError(
+                "the reference does not take this checkpoint",
+                where=reference,
+                got=f"{type(error).__name__}: {error}",
+            ) from error
+
+    title = f"{reference}, float32"
+    return TorchReference(title, load, graph, layer_prefix)
+
+
+def user_class(reference: str) -> Any:
+    """Returns the class that ``FILE.py:Class`` names; this runs the code in that file.
+
+    Raises:
+        CodegenError: There is no such file or class, or running the file fails.
+    """
+    match = _USER_MODULE.match(reference)
+    if match is None:
+        raise CodegenError(
+            "unknown reference",
+            got=reference,
+            expected="transformers, interpreter or FILE.py:Class",
+        )
+    if not has_torch():
+        raise CodegenError("a PyTorch module needs torch", got=reference, hint=INSTALL_HINT)
+    file, name = Path(match["file"]), match["name"]
+    if not file.is_file():
+        raise CodegenError("the reference's file does not exist", where=file)
+    spec = importlib.util.spec_from_file_location(f"_qwen3_reference_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickling inside it look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise CodegenError(
+            "the reference's file cannot be imported",
+            where=file,
+            got=f"{type(error).__name__}: {error}",
+        ) from error
+    found = getattr(module, name, None)
+    if not isinstance(found, type):
+        raise CodegenError(f"there is no class '{name}'", where=file)
+    return found
+
+
+def _user_model(model_class: Any, checkpoint: Checkpoint) -> Any:
+    import torch
+
+    if hasattr(model_class, "from_checkpoint"):
+        return model_class.from_checkpoint(checkpoint.path)
+    model = model_class(dict(checkpoint.config))
+    state = {
+        name: torch.from_numpy(np.array(checkpoint.read(name), np.float32))
+        for name in checkpoint.tensors
+    }
+    outcome = model.load_state_dict(state, strict=False)
+    tied = {name for names in _tied(model).values() for name in names if len(names) > 1}
+    missing = [name for name in outcome.missing_keys if name not in tied]
+    if missing:
+        raise CodegenError(
+            "the module has parameters that the checkpoint does not name",
+            where=checkpoint.path,
+            got=", ".join(missing[:5]),
+            hint="name modules as the checkpoint does, or give the class a from_checkpoint(path)",
+        )
+    return model
+
+
+def _tied(model: Any) -> Mapping[int, list[str]]:
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return names
+
+
+def _torch_dtype(dtype: DType) -> Any:
+    import torch
+
+    return getattr(torch, dtype.value)
