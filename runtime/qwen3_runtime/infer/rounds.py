@@ -95,26 +95,24 @@ class Rounds:
         """Returns the sum of log p(token | those before it) over all tokens but the first ones.
 
         Args:
-            prompts: Token ids, at least two each; they are computed together.
+            prompts: Token ids, at least two each; they are computed together. None starts before
+                there is room for all of it, so none is computed twice.
         """
         targets = {Sequence(list(ids[:-1]), wants_all_logits=True): ids[1:] for ids in prompts}
-        scored: dict[Sequence, list[float]] = {sequence: [] for sequence in targets}
+        total = 0.0
 
         def take(share: Scheduled, logits: FloatRows) -> None:
-            sequence, found = share.sequence, scored[share.sequence]
-            start = sequence.num_cached_tokens - share.num_tokens
-            known = max(0, len(found) - start)  # computed again after it gave way
-            rows = logits[known:]
-            if len(rows):
-                tokens = targets[sequence][start + known :][: len(rows)]
-                logprobs = self._sampler.logprobs(rows, tokens, [0] * len(rows))
-                found += [each.logprob for each in logprobs]
+            nonlocal total
+            end = share.sequence.num_cached_tokens
+            tokens = targets[share.sequence][end - share.num_tokens : end]
+            scored = self._sampler.logprobs(logits, tokens, [0] * len(tokens))
+            total += sum(each.logprob for each in scored)
             if share.is_complete:
-                self._scheduler.finish(sequence)
+                self._scheduler.finish(share.sequence)
 
         with self._lock:
             self._run(list(targets), take)
-        return sum(map(sum, scored.values()))
+        return total
 
     def check_integrity(self) -> None:
         """Raises AssertionError when a slot or a block is lost."""
