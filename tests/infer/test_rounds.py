@@ -90,8 +90,8 @@ def test_equal_beginnings_are_shared_and_never_written_to(length):
     engine = ToyEngine()
     rounds = Rounds(engine)
     ids = prompt(length, 4)
-    held = [rounds.hold() for _ in range(3)]
-    tails = [[], [7], [8, 9]]
+    held = [rounds.hold() for _ in range(4)]
+    tails = [[], [], [7], [8, 9]]
     for sequence, tail in zip(held, tails, strict=True):
         (token,) = rounds.infer([Turn(sequence, 0, [*ids, *tail], GREEDY)])
         assert token == next_token([*ids, *tail])
@@ -133,8 +133,65 @@ def test_a_failed_round_can_be_tried_again(is_paged):
     with pytest.raises(ValueError, match="the device is gone"):
         rounds.infer([Turn(sequence, 0, ids, GREEDY)])
     rounds.check_integrity()
-    turns = [Turn(sequence, 0, ids, GREEDY), Turn(bystander, 3, [4], GREEDY)]
-    assert rounds.infer(turns) == [next_token(ids), next_token([1, 2, 3, 4])]
+    num_computed = engine.num_computed
+    assert rounds.infer([Turn(bystander, 3, [4], GREEDY)]) == [next_token([1, 2, 3, 4])]
+    assert engine.num_computed == num_computed + 1, "the failed round went on unasked"
+    turns = [Turn(sequence, 0, ids, GREEDY), Turn(bystander, 4, [5], GREEDY)]
+    assert rounds.infer(turns) == [next_token(ids), next_token([1, 2, 3, 4, 5])]
+
+
+def test_a_failed_round_leaves_no_copy_behind():
+    engine = ToyEngine()
+    rounds = Rounds(engine)
+    ids = prompt(2 * BLOCK)
+    first, second, third = (rounds.hold() for _ in range(3))
+    rounds.infer([Turn(first, 0, ids, GREEDY)])
+    engine.fails_at = {2}
+    with pytest.raises(ValueError, match="the device is gone"):
+        rounds.infer([Turn(second, 0, ids, GREEDY)])  # its last block would have been a copy
+    rounds.drop(second)
+    rounds.check_integrity()
+    assert rounds._scheduler._copies == []
+    (token,) = rounds.infer([Turn(third, 0, prompt(30, 9), GREEDY)])
+    assert token == next_token(prompt(30, 9))
+
+
+def use(rounds: Rounds, sequence, *tokens: int) -> None:
+    (token,) = rounds.infer([Turn(sequence, len(sequence.token_ids), tokens, GREEDY)])
+    assert token == next_token(sequence.token_ids)
+    rounds.check_integrity()
+
+
+def test_those_unused_the_longest_give_way():
+    engine = ToyEngine(num_blocks=20)
+    rounds = Rounds(engine)
+    a, b, c, d = (rounds.hold() for _ in range(4))
+    for seed, sequence in enumerate((a, b, c)):
+        use(rounds, sequence, *prompt(45, seed))
+    use(rounds, a, 1)
+    use(rounds, d, *prompt(30, 9))
+    num_computed = engine.num_computed
+    for sequence in (a, c, d):
+        use(rounds, sequence, 2)
+    assert engine.num_computed == num_computed + 3
+    use(rounds, b, 2)
+    assert engine.num_computed >= num_computed + 3 + 46 - 5 * BLOCK
+
+
+def test_what_gave_way_is_computed_again_only_when_it_is_used():
+    engine = ToyEngine(num_blocks=20)
+    rounds = Rounds(engine)
+    growing, idle = rounds.hold(), rounds.hold()
+    use(rounds, idle, *prompt(70, 1))
+    use(rounds, growing, *prompt(80, 2))
+    for token in range(40):
+        use(rounds, growing, token)
+    assert engine.num_computed == 70 + 80 + 40
+    rounds.drop(growing)
+    other = rounds.hold()
+    use(rounds, other, 5)
+    assert engine.num_computed == 70 + 80 + 40 + 1
+    use(rounds, idle, 6)
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_computed():

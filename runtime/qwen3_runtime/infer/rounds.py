@@ -2,7 +2,8 @@
 
 The scheduler of the engine loop gives places out here, too: a sequence all of whose tokens are in
 the cache stays where it is and takes no part in a step. A round appends tokens to some of them and
-steps until each has the logits of its last one.
+steps until each has the logits of its last one. A sequence whose place another one needs is taken
+out; its tokens are kept, and computed again when it is used.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ class Rounds:
         sequence = turn.sequence
         if turn.position < len(sequence.token_ids):
             # Blocks that others share, and states of recurrent layers, cannot be cut in place.
-            self._set_aside(sequence)
+            self._scheduler.finish(sequence)
             del sequence.token_ids[turn.position :]
             sequence.block_keys.clear()
         sequence.token_ids += turn.token_ids
@@ -155,25 +156,30 @@ class Rounds:
                     take(share, logits[share.logit_rows.start : share.logit_rows.stop])
                     if share.is_complete:
                         pending.discard(share.sequence)
+            self._put_first(set(sequences))
         except BaseException:
             for sequence in pending:
-                self._set_aside(sequence)
+                self._scheduler.finish(sequence)
             raise
 
     def _next_step(self, pending: set[Sequence]) -> ScheduledStep:
         """Returns a step that brings some of them on; the others make room where there is none."""
         scheduler = self._scheduler
         while True:
-            scheduler.running.sort(key=lambda sequence: sequence not in pending)
+            self._put_first(pending)
             step = scheduler.schedule()
             for sequence in [each for each in scheduler.waiting if each not in pending]:
-                self._set_aside(sequence)  # it gave way, and is computed again when it is used
+                scheduler.finish(sequence)  # it gave way, and is computed again when it is used
             if step.shares:
                 return step
             idle = [each for each in scheduler.running if each not in pending]
             if not idle:
                 raise EngineError("the cache has no room for a single sequence")
-            self._set_aside(idle[-1])
+            scheduler.finish(idle[-1])  # the one unused the longest
+
+    def _put_first(self, sequences: set[Sequence]) -> None:
+        """Lets others give way before them, later and in following rounds."""
+        self._scheduler.running.sort(key=lambda sequence: sequence not in sequences)
 
     def _forward(self, step: ScheduledStep) -> FloatRows:
         try:
@@ -187,11 +193,6 @@ class Rounds:
 
     def _has_place(self, sequence: Sequence) -> bool:
         return sequence in self._scheduler.running or sequence in self._scheduler.waiting
-
-    def _set_aside(self, sequence: Sequence) -> None:
-        """Takes a sequence's place away; its tokens are kept."""
-        self._scheduler.finish(sequence)
-        sequence.num_cached_tokens = 0
 
 
 def _draw(turn: Turn) -> Draw:
