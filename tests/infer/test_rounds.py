@@ -163,7 +163,7 @@ def use(rounds: Rounds, sequence, *tokens: int) -> None:
 
 
 def test_those_unused_the_longest_give_way():
-    engine = ToyEngine(num_blocks=20)
+    engine = ToyEngine(num_blocks=20, max_num_batched_tokens=64)
     rounds = Rounds(engine)
     a, b, c, d = (rounds.hold() for _ in range(4))
     for seed, sequence in enumerate((a, b, c)):
@@ -176,6 +176,18 @@ def test_those_unused_the_longest_give_way():
     assert engine.num_computed == num_computed + 3
     use(rounds, b, 2)
     assert engine.num_computed >= num_computed + 3 + 46 - 5 * BLOCK
+
+
+def test_those_of_the_round_give_way_last():
+    engine = ToyEngine(num_blocks=20)
+    rounds = Rounds(engine)
+    first, idle, second = (rounds.hold() for _ in range(3))
+    for seed, (sequence, num_blocks) in enumerate([(second, 6), (idle, 6), (first, 8)]):
+        use(rounds, sequence, *prompt(num_blocks * BLOCK, seed))
+    num_computed = engine.num_computed
+    turns = [Turn(each, len(each.token_ids), [7], GREEDY) for each in (first, second)]
+    assert rounds.infer(turns) == [next_token(each.token_ids) for each in (first, second)]
+    assert engine.num_computed == num_computed + 2
 
 
 def test_what_gave_way_is_computed_again_only_when_it_is_used():
