@@ -2,55 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from qwen3_codegen.cli.main import main
-from qwen3_codegen.random_checkpoint import write_random_checkpoint
-from qwen3_codegen.spec.catalog import load_model
+from tests.checkpoints import VOCAB_SIZE, write_tiny_checkpoint
 from tests.docs.markdown import read_document
 from tests.project.source_tree import ROOT
 
 pytestmark = pytest.mark.compile
 
 SNIPPETS = [b.text for b in read_document(ROOT / "README.md").blocks if b.language == "python"]
-VOCAB_SIZE = 320
-SIZES = {
-    "vocab_size": VOCAB_SIZE,
-    "hidden_size": 48,
-    "intermediate_size": 72,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 16,
-    "max_position_embeddings": 1024,
-}
-TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory) -> Path:
     """A folder with a checkpoint ``tiny`` that has a tokenizer of bytes and a chat template."""
     folder = tmp_path_factory.mktemp("readme")
-    spec = load_model("qwen3-0.6b", overrides={name: str(size) for name, size in SIZES.items()})
-    write_random_checkpoint(spec, folder / "tiny", seed=1)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({char: i for i, char in enumerate(alphabet)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|im_start|>", "<|im_end|>"])
-    tokenizer.save(str(folder / "tiny" / "tokenizer.json"))
-    settings = {"chat_template": TEMPLATE, "eos_token": "<|im_end|>"}
-    (folder / "tiny" / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
+    write_tiny_checkpoint(folder / "tiny", "qwen3-0.6b", head_dim=16)
     return folder
 
 

@@ -335,7 +335,7 @@ def _places(sequences: SequenceOf[Sequence], index: int, group: CacheGroup) -> C
     if group.block_size is None:
         return CachePlaces(slots=_int32([sequence.slot for sequence in sequences]))
     tables = [sequence.blocks[index] for sequence in sequences]
-    rows = np.full((len(tables), max(map(len, tables))), -1, dtype=np.int32)
+    rows = np.full((len(tables), max(map(len, tables), default=0)), -1, dtype=np.int32)
     for row, blocks in zip(rows, tables, strict=True):
         row[: len(blocks)] = blocks
     return CachePlaces(block_table=rows)

@@ -1,0 +1,16 @@
+"""``scripts/jiuge.py`` of InfiniCore-Infer, on engines of ours."""
+
+from __future__ import annotations
+
+import sys
+
+from qwen3_runtime.infer import DeviceType, InferTask, JiugeForCauslLM, KVCache
+from qwen3_runtime.infer.command import main
+from qwen3_runtime.infer.old_names import refusing
+
+__all__ = ["DeviceType", "InferTask", "JiugeForCauslLM", "KVCache"]
+
+__getattr__ = refusing(__name__)
+
+if __name__ == "__main__":
+    sys.exit(main(JiugeForCauslLM))
