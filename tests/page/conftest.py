@@ -1,0 +1,73 @@
+"""Chromium, the echo server, and pages that complain about any word on the console."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.page.echo import EchoLoader
+from tests.page.server import LiveServer, live_server
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium with a profile of its own that is new and empty."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium: install chromium (on Debian: apt install chromium)")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[LiveServer]:
+    """Answers at once."""
+    with live_server(EchoLoader()) as live:
+        yield live
+
+
+@pytest.fixture(scope="session")
+def slow_server() -> Iterator[LiveServer]:
+    """Takes its time over every token."""
+    with live_server(EchoLoader(step_seconds=0.03)) as live:
+        yield live
+
+
+@pytest.fixture
+def open_page(browser) -> Iterator[Callable]:
+    """Opens a page of a server; what it says on the console fails the test unless expected."""
+    contexts, words = [], []
+
+    def opened(live: LiveServer, *, width=1000, height=800, scheme="light", locale="en-US"):
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme, locale=locale
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("pageerror", lambda error: words.append(str(error)))
+        page.on("console", lambda message: words.append(message.text))
+        page.goto(live.url)
+        page.wait_for_selector("#state[data-state=ready]")
+        page.console = words
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert words == []
