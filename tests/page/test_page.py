@@ -46,8 +46,7 @@ def requests_of(page) -> list[dict]:
 def test_an_answer_streams_and_the_figures_say_how_fast(open_page, slow_server):
     page = open_page(slow_server)
     ask(page, LONG[:100])
-    page.wait_for_function("document.querySelector('.answer .text:last-of-type') !== null")
-    page.wait_for_function("/^word/.test(document.querySelector('.answer > .text').textContent)")
+    page.wait_for_selector(".answer > .text:has-text('word')")
     partial = page.inner_text(".answer > .text")
     assert page.locator(".answer.running").count() == 1
     assert len(partial) < 100
@@ -97,7 +96,7 @@ def test_another_answer_takes_the_place_of_the_first(open_page, server):
 def test_stop_ends_the_work_of_the_engine(open_page, slow_server, how):
     page = open_page(slow_server)
     ask(page, LONG)
-    page.wait_for_function("/^word/.test(document.querySelector('.answer > .text').textContent)")
+    page.wait_for_selector(".answer > .text:has-text('word')")
     assert slow_server.health()["num_requests_running"] == 1
     {
         "button": lambda: page.click("#stop"),

@@ -79,7 +79,8 @@ export class Exchange {
     this.answer.classList.toggle("running", this.isRunning);
     this.answer.classList.toggle("waiting", this.isRunning && !this.first);
     this.copy.hidden = !this.content;
-    this.figures.textContent = this.#figures().join(" · ");
+    const figures = this.#figures().map((figure) => make("span", {}, figure));
+    this.figures.replaceChildren(...figures.flatMap((span, index) => (index ? [" · ", span] : [span])));
     this.element.dispatchEvent(new Event("drawn", { bubbles: true }));
   }
 
