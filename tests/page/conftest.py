@@ -29,9 +29,13 @@ def runs(program: str) -> bool:
     return done.returncode == 0
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """A headless Chromium with a profile of its own that is new and empty."""
+    """A headless Chromium with a profile of its own that is new and empty.
+
+    Of a module and no longer: while Playwright is there, its event loop runs in this thread, and
+    tests elsewhere that start one of their own would fail.
+    """
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     chromium = next((path for path in map(shutil.which, NAMES) if path and runs(path)), None)
     if chromium is None:
@@ -42,14 +46,14 @@ def browser():
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server() -> Iterator[LiveServer]:
     """Answers at once."""
     with live_server(EchoLoader()) as live:
         yield live
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def slow_server() -> Iterator[LiveServer]:
     """Takes its time over every token."""
     with live_server(EchoLoader(step_seconds=0.03)) as live:
