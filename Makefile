@@ -16,7 +16,7 @@ CPP_SOURCES = $(shell find runtime/cpp -name '*.cpp' -o -name '*.hpp')
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint format check fuzz clean
+.PHONY: help setup demo test chromium lint format check fuzz clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ test: $(VENV)/.tested lint check ## Install the test tools, then run linters, ty
 
 check: $(VENV)/.tested
 	$(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist worksteal $(PYTEST_FLAGS)
+
+# The one target that changes the system; tests that need Chromium are skipped without it.
+chromium: ## Install Chromium for the tests of the chat page (Debian, as root)
+	@command -v chromium >/dev/null || { \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -qq --no-install-recommends chromium >/dev/null; }
 
 lint: $(VENV)/.tested ## Check style, formatting and types
 	$(BIN)/ruff check .

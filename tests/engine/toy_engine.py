@@ -47,6 +47,7 @@ class ToyEngine:
     """Paged, with ``groups`` cache groups that must all say the same; or contiguous with none."""
 
     vocab_size = VOCAB
+    next_token = staticmethod(next_token)
 
     def __init__(
         self,
@@ -91,10 +92,10 @@ class ToyEngine:
                 if end - new <= row < end:
                     seen = [view.read(int(batch.positions[row]) + 1) for view in views]
                     assert all(tokens == seen[0] for tokens in seen), "cache groups disagree"
-                    logits = np.zeros(VOCAB, np.float32)
-                    logits[next_token(seen[0])] = 5.0
+                    logits = np.zeros(self.vocab_size, np.float32)
+                    logits[self.next_token(seen[0])] = 5.0
                     rows.append(logits)
-        return np.array(rows, np.float32).reshape(-1, VOCAB)
+        return np.array(rows, np.float32).reshape(-1, self.vocab_size)
 
     def _view(self, batch: Batch, group: int, index: int) -> _View:
         places = batch.places[group]

@@ -19,7 +19,7 @@ def python_files(*folders: Path) -> list[Path]:
 def handwritten_files() -> list[Path]:
     """Returns sources, templates and tests that people read, generated ones left out."""
     folders = ("codegen", "runtime", "templates", "tests")
-    kinds = {".py", ".pyi", ".cpp", ".hpp", ".jinja"}
+    kinds = {".py", ".pyi", ".cpp", ".hpp", ".jinja", ".html", ".css", ".js"}
     paths = (path for folder in folders for path in (ROOT / folder).rglob("*"))
     return sorted(path for path in paths if path.suffix in kinds and path.is_file())
 

@@ -15,6 +15,7 @@ from qwen3_runtime.server.errors import install_handlers
 from qwen3_runtime.server.guards import Guards
 from qwen3_runtime.server.metrics import Metrics
 from qwen3_runtime.server.model import ServedModel
+from qwen3_runtime.server.page import page_router
 from qwen3_runtime.server.service import service_router
 
 __all__ = ["create_app"]
@@ -42,6 +43,7 @@ def create_app(model: ServedModel) -> FastAPI:
     app.include_router(chat_router(model, metrics))
     app.include_router(completion_router(model, metrics))
     app.include_router(service_router(model, metrics))
+    app.include_router(page_router())
     app.add_middleware(Guards, settings=model.settings)
     if model.settings.allowed_origins:
         app.add_middleware(

@@ -12,13 +12,14 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qwen3_runtime.server.errors import ApiError
+from qwen3_runtime.server.page import PAGE_PATHS
 from qwen3_runtime.server.settings import ServerSettings
 
 __all__ = ["Guards"]
 
 _log = logging.getLogger("qwen3_codegen.server")
 
-_OPEN_PATHS = frozenset({"/", "/health", "/version", "/favicon.ico"})
+_OPEN_PATHS = frozenset({"/health", "/version", "/favicon.ico", *PAGE_PATHS})
 """Open without a key: what probes and a page that asks for the key need."""
 
 
