@@ -4,11 +4,37 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 NAMES = {"mean", "p50", "p95", "p99"}
 INTERPRETED = ("--engine", "interpreter")
+
+
+@pytest.fixture
+def speaking(checkpoint, tmp_path):
+    """The tiny checkpoint with a character for each of its 97 tokens."""
+    folder = shutil.copytree(checkpoint, tmp_path / "speaking")
+    characters = sorted(pre_tokenizers.ByteLevel.alphabet())[:97]
+    tokenizer = Tokenizer(models.BPE({each: id for id, each in enumerate(characters)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+def test_perplexity_of_a_text(cli, speaking, tmp_path):
+    """A byte is a token here."""
+    (tmp_path / "text.txt").write_text("Once_upon_a_time.", encoding="utf-8")
+    ids = " ".join(str(ord(each) - 33) for each in "Once_upon_a_time.")
+    (tmp_path / "ids.txt").write_text(ids, encoding="utf-8")
+    ask = ["perplexity", "--model", speaking, *INTERPRETED]
+    shown = cli(*ask, "--text", "text.txt").succeeded().splitlines()
+    same = cli(*ask, "--text", "ids.txt", "--token-ids").succeeded().splitlines()
+    assert shown[1].startswith("perplexity ")
+    assert shown[1] == same[1]
 
 
 def test_perplexity_of_token_ids(cli, checkpoint, tmp_path):
@@ -34,17 +60,17 @@ def test_perplexity_of_token_ids(cli, checkpoint, tmp_path):
         (["--text", "empty.txt", "--token-ids"], "at least two tokens"),
     ],
 )
-def test_perplexity_of_what_is_none(cli, checkpoint, tmp_path, options, expected):
+def test_perplexity_of_what_is_none(forked_cli, checkpoint, tmp_path, options, expected):
     for name, content in (("ids", b"1 2 3"), ("words", b"a b"), ("latin", b"\xe9"), ("empty", b"")):
         (tmp_path / f"{name}.txt").write_bytes(content)
     ask = ["perplexity", "--model", checkpoint, *INTERPRETED, "--text", "ids.txt"]
-    assert expected in cli(*ask, *options).refused()
+    assert expected in forked_cli(*ask, *options).refused()
 
 
-def test_bench_of_a_server_it_starts(cli, checkpoint, tmp_path):
+def test_bench_of_a_server_it_starts(cli, speaking, tmp_path):
     load = ["--num-prompts", "6", "--concurrency", "3", "--prompt-len", "24", "--answer-len", "5"]
     load += ["--shared-prefix-len", "16", "--vocab-size", "97", "--request-rate", "200"]
-    ask = ["bench", "serve", "--model", checkpoint, *load, "--output", "b.json", "--", *INTERPRETED]
+    ask = ["bench", "serve", "--model", speaking, *load, "--output", "b.json", "--", *INTERPRETED]
     result = cli(*ask)
     shown = result.succeeded()
     report = json.loads((tmp_path / "b.json").read_text(encoding="utf-8"))
@@ -59,7 +85,7 @@ def test_bench_of_a_server_it_starts(cli, checkpoint, tmp_path):
     assert report["load"]["prompts"]["shared_prefix_len"] == 16
 
 
-def test_bench_of_requests_a_server_refuses(cli, checkpoint, tmp_path):
+def test_bench_of_requests_a_server_refuses(cli, checkpoint):
     """Longer than the context: they count as failed, and the exit code says so."""
     load = ["--num-prompts", "2", "--prompt-len", "500", "--vocab-size", "97"]
     result = cli("bench", "serve", "--model", checkpoint, *load, "--", *INTERPRETED)
@@ -79,5 +105,5 @@ def test_bench_of_requests_a_server_refuses(cli, checkpoint, tmp_path):
         (["--model", "nothing-there"], "the server did not start"),
     ],
 )
-def test_bench_of_what_is_not_there(cli, options, expected):
-    assert expected in cli("bench", "serve", *options).refused()
+def test_bench_of_what_is_not_there(forked_cli, options, expected):
+    assert expected in forked_cli("bench", "serve", *options).refused()
