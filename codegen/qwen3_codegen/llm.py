@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -32,9 +32,10 @@ from qwen3_runtime.engine.batch import Engine, FloatRows
 from qwen3_runtime.engine.capacity import Limits
 from qwen3_runtime.engine.prefill import prompt_logits
 from qwen3_runtime.engine.tracing import TracedEngine
-from qwen3_runtime.errors import EngineError
+from qwen3_runtime.errors import EngineError, RequestError
 from qwen3_runtime.generation import Generator, Message, OnText, Prompt, RequestOutput
 from qwen3_runtime.generation_config import default_sampling_params, sampling_notes
+from qwen3_runtime.perplexity import Perplexity, measure_perplexity
 from qwen3_runtime.sampling import SamplingParams
 from qwen3_runtime.text import Tokenizer, load_tokenizer
 
@@ -241,6 +242,42 @@ class LLM:
         """Returns float32 logits ``[num_tokens, vocab_size]`` of each prompt, as mixed batches."""
         with self._turn():
             return prompt_logits(self.engine, prompts)
+
+    def perplexity(
+        self,
+        text: Prompt,
+        *,
+        ctx_len: int | None = None,
+        stride: int | None = None,
+        max_windows: int | None = None,
+        on_progress: Callable[[int], None] = lambda num_tokens: None,
+    ) -> Perplexity:
+        """Measures how well the model foresees a text; see ``qwen3_runtime.perplexity``.
+
+        Args:
+            text: A string or a list of token ids, of any length.
+            ctx_len: Tokens of a window; None is what the engine takes.
+            stride: From one window to the next; None is half a window.
+            max_windows: Ends after so many; None goes to the end of the text.
+            on_progress: Told the number of tokens just scored, window by window.
+
+        Raises:
+            RequestError: The text or the lengths cannot be served.
+        """
+        if isinstance(text, str) and self.tokenizer is None:
+            raise RequestError(
+                "this checkpoint has no tokenizer", hint="give the text as a list of token ids"
+            )
+        ids = self.tokenizer.encode(text) if isinstance(text, str) and self.tokenizer else text
+        with self._turn():
+            return measure_perplexity(
+                self.engine,
+                ids,  # type: ignore[arg-type] # token ids, which are checked there
+                ctx_len=ctx_len,
+                stride=stride,
+                max_windows=max_windows,
+                on_progress=on_progress,
+            )
 
     def hidden_states(self, prompts: Prompt | Sequence[Prompt]) -> list[FloatRows]:
         """Returns what transformers returns for ``output_hidden_states=True``, of each prompt.

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["format_bytes", "say", "status"]
+__all__ = ["counted", "format_bytes", "say", "status"]
 
 
 def say(text: str) -> None:
@@ -33,3 +33,18 @@ def status() -> Iterator[Callable[[str], None]]:
         return
     with console.status("working ...") as spinner:
         yield lambda text: spinner.update(f"{text} ...")
+
+
+@contextmanager
+def counted(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Yields a function that moves a bar by so many, on a terminal; None is a total not known."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeElapsedColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda count: bar.advance(task, count)

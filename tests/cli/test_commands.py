@@ -18,6 +18,7 @@ import yaml
 from tests.cli.conftest import command
 
 COMMANDS = [
+    "bench",
     "build",
     "cache",
     "chat",
@@ -27,6 +28,7 @@ COMMANDS = [
     "graph",
     "import",
     "infinicore",
+    "perplexity",
     "random",
     "specs",
 ]

