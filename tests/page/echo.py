@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +10,9 @@ from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 
 from qwen3_runtime.serving import LoadedEngine
-from qwen3_runtime.serving.messages import EngineFacts
 from qwen3_runtime.text import Tokenizer
 from tests.engine.toy_engine import ToyEngine
+from tests.serving.loading import loaded
 
 USER, ASSISTANT, SYSTEM, EOS = range(256, 260)
 MARKS = ("<user>", "<assistant>", "<system>", "<eos>")
@@ -65,19 +64,5 @@ class EchoLoader:
 
     def __call__(self, notify: Callable[[str], None]) -> LoadedEngine:
         engine = EchoEngine(1000, max_model_len=self.max_model_len, max_num_batched_tokens=2048)
-        forward = engine.forward
-
-        def slow(batch):
-            time.sleep(self.step_seconds)
-            return forward(batch)
-
-        engine.forward = slow
-        facts = EngineFacts(
-            max_model_len=engine.max_model_len,
-            max_num_seqs=engine.max_num_seqs,
-            vocab_size=engine.vocab_size,
-            num_blocks=engine.num_blocks,
-            kv_cache_bytes=1_500_000_000,
-            description=self.description,
-        )
-        return LoadedEngine(engine=engine, facts=facts)
+        facts = {"kv_cache_bytes": 1_500_000_000, "description": self.description}
+        return loaded(engine, self.step_seconds, **facts)

@@ -12,6 +12,25 @@ from qwen3_runtime.serving.messages import EngineFacts
 from tests.engine.toy_engine import ToyEngine
 
 
+def loaded(engine: ToyEngine, step_seconds: float, **more_facts: object) -> LoadedEngine:
+    """Slows an engine's steps down and says what is known of it."""
+    forward = engine.forward
+
+    def slow(batch):
+        time.sleep(step_seconds)
+        return forward(batch)
+
+    engine.forward = slow
+    facts = {
+        "max_model_len": engine.max_model_len,
+        "max_num_seqs": engine.max_num_seqs,
+        "vocab_size": engine.vocab_size,
+        "num_blocks": engine.num_blocks,
+        "kv_cache_bytes": 0,
+    }
+    return LoadedEngine(engine=engine, facts=EngineFacts(**{**facts, **more_facts}))
+
+
 @dataclass(frozen=True)
 class ToyLoader:
     """Loads the toy engine; each step takes ``step_seconds``."""
@@ -27,18 +46,4 @@ class ToyLoader:
             raise CheckpointError(self.fails, where="toys.safetensors")
         engine = ToyEngine(**self.options)
         engine.fails_at = set(self.fails_at)
-        forward = engine.forward
-
-        def slow(batch):
-            time.sleep(self.step_seconds)
-            return forward(batch)
-
-        engine.forward = slow
-        facts = EngineFacts(
-            max_model_len=engine.max_model_len,
-            max_num_seqs=engine.max_num_seqs,
-            vocab_size=engine.vocab_size,
-            num_blocks=engine.num_blocks,
-            kv_cache_bytes=0,
-        )
-        return LoadedEngine(engine=engine, facts=facts)
+        return loaded(engine, self.step_seconds)

@@ -64,7 +64,7 @@ async function answer(exchange) {
   if (running?.exchange === exchange) running = null;
   showRunning();
   showContext(exchange.usage);
-  if (!at("panel").hidden) refreshEngine();
+  refreshEngine();
 }
 
 function ask() {
@@ -136,8 +136,9 @@ function fitMessage() {
 
 message.addEventListener("input", fitMessage);
 message.addEventListener("keydown", (event) => {
-  // While an input method composes, Enter takes what it proposes.
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  // While an input method composes, Enter takes what it proposes; Safari says so with 229 only.
+  const isComposing = event.isComposing || event.keyCode === 229;
+  if (event.key !== "Enter" || event.shiftKey || isComposing) return;
   event.preventDefault();
   ask();
 });
