@@ -9,7 +9,7 @@ import signal
 import threading
 from contextlib import asynccontextmanager
 
-import httpx
+import httpx2 as httpx
 import pytest
 
 from qwen3_runtime.engine.core import EngineRequest
