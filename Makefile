@@ -16,7 +16,7 @@ CPP_SOURCES = $(shell find runtime/cpp -name '*.cpp' -o -name '*.hpp')
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test chromium lint format check fuzz clean
+.PHONY: help setup demo test chromium lint format check fuzz soak clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -52,6 +52,10 @@ format: $(VENV)/.tested ## Rewrite sources in the house format
 FUZZ_INPUTS ?= 100000
 fuzz: $(VENV)/.fuzzed ## Give every reader of files 100,000 damaged inputs
 	nice $(BIN)/python -m tests.fuzz --inputs $(FUZZ_INPUTS) $(FUZZ_FLAGS)
+
+SOAK_FLAGS ?=
+soak: $(VENV)/.tested ## Put a server under 200 streams, round after round
+	nice $(BIN)/python -m tests.serving.soak $(SOAK_FLAGS)
 
 clean: ## Remove .venv and everything built
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
