@@ -42,7 +42,7 @@ def create_app(model: ServedModel) -> FastAPI:
     app.include_router(chat_router(model, metrics))
     app.include_router(completion_router(model, metrics))
     app.include_router(service_router(model, metrics))
-    app.add_middleware(Guards, settings=model.settings)
+    app.add_middleware(Guards, model=model)
     if model.settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -38,12 +38,16 @@ class ServedModel:
     end_token_ids: frozenset[int]
     default_params: SamplingParams
     """The model's makers' recommendation."""
+    default_params_without_thinking: SamplingParams
+    """The same for conversations that have it answer at once."""
     system_prompt: str | None = None
     tool_format: str | None = None
     reasoning_format: str | None = None
     created: int = field(default_factory=lambda: int(time.time()))
     is_draining: bool = False
     """Whether the server takes no new requests."""
+    num_in_flight: int = 0
+    """HTTP requests that are being answered."""
 
     @property
     def facts(self) -> EngineFacts:
@@ -63,7 +67,7 @@ class ServedModel:
         if name not in self.settings.model_names:
             raise ApiError(
                 404,
-                f"the model '{name}' does not exist; this server has "
+                f"the model '{name[:200]}' does not exist; this server has "
                 f"{', '.join(self.settings.model_names)}",
                 param="model",
                 code="model_not_found",

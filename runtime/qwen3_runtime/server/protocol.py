@@ -25,7 +25,7 @@ class _Body(BaseModel):
 class StreamOptions(_Body):
     """What a stream carries besides the answer."""
 
-    include_usage: bool = False
+    include_usage: bool | None = False
 
 
 class SamplingFields(_Body):
@@ -44,6 +44,7 @@ class SamplingFields(_Body):
     logit_bias: dict[str, Number] | None = None
     seed: int | None = None
     n: int | None = 1
+    prompt_logprobs: int | None = None
     max_tokens: int | None = None
     min_tokens: int | None = None
     stop: str | list[str] | None = None
@@ -67,8 +68,8 @@ class ChatCompletionRequest(SamplingFields):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    add_generation_prompt: bool = True
-    include_reasoning: bool = True
+    add_generation_prompt: bool | None = True
+    include_reasoning: bool | None = True
 
 
 class CompletionRequest(SamplingFields):

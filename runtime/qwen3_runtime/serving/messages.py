@@ -15,6 +15,7 @@ from qwen3_runtime.errors import RuntimeFault
 
 __all__ = [
     "Abort",
+    "Accepted",
     "Add",
     "Command",
     "EngineFacts",
@@ -88,6 +89,13 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """A request was queued."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """A request was not queued."""
 
@@ -103,5 +111,5 @@ class Outputs:
     status: CoreStatus
 
 
-News: TypeAlias = Progress | Ready | Failed | Refused | Outputs
+News: TypeAlias = Progress | Ready | Failed | Accepted | Refused | Outputs
 """From the engine."""

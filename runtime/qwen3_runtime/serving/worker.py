@@ -10,11 +10,12 @@ from multiprocessing.connection import Connection
 from typing import Protocol
 
 from qwen3_runtime.engine.batch import Engine
-from qwen3_runtime.engine.core import EngineCore
-from qwen3_runtime.errors import RuntimeFault
+from qwen3_runtime.engine.core import EngineCore, EngineRequest
+from qwen3_runtime.errors import EngineError, RuntimeFault
 from qwen3_runtime.sampling.grammar import GrammarCompiler
 from qwen3_runtime.serving.messages import (
     Abort,
+    Accepted,
     Add,
     Command,
     EngineFacts,
@@ -101,13 +102,22 @@ class _Loop:
     def _carry_out(self, command: Add | Abort) -> None:
         match command:
             case Add(request):
-                try:
-                    self.core.add(request)
-                except RuntimeFault as error:
-                    self._tell(Refused(request.request_id, error))
+                self._tell(self._answer_to(request))
             case Abort(request_ids):
                 self.core.abort(request_ids)
                 self._tell(Outputs((), self.core.status))
+
+    def _answer_to(self, request: EngineRequest) -> Accepted | Refused:
+        try:
+            self.core.add(request)
+        except RuntimeFault as error:
+            return Refused(request.request_id, error)
+        except Exception as error:  # one request must not end the process of all
+            fault = EngineError(
+                "a request cannot be queued", got=f"{type(error).__name__}: {error}"
+            )
+            return Refused(request.request_id, fault)
+        return Accepted(request.request_id)
 
     def _step(self) -> None:
         outputs = self.core.step()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 import llguidance
 import numpy as np
@@ -39,12 +38,17 @@ class LlguidanceCompiler:
         Raises:
             RequestError: It cannot be compiled; the message says why.
         """
-        matcher = llguidance.LLMatcher(self._tokenizer, _grammar(spec), log_level=0)
+        try:
+            matcher = llguidance.LLMatcher(self._tokenizer, _grammar(spec), log_level=0)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise RequestError(
+                f"this {spec.kind} cannot be compiled", got=str(error)[:500]
+            ) from None
         if matcher.is_error():
             raise RequestError(
                 f"this {spec.kind} cannot be compiled", got=matcher.get_error()[:500]
             )
-        return _FollowedGrammar(matcher, spec.after_token_ids)
+        return _FollowedGrammar(matcher, spec)
 
 
 class _ByteLevelVocabulary:
@@ -93,23 +97,31 @@ def _grammar(spec: GrammarSpec) -> str:
 class _FollowedGrammar:
     """Waits for the end of a thought, where one comes first, and holds from then on."""
 
-    def __init__(self, matcher: llguidance.LLMatcher, after: Sequence[int]) -> None:
+    def __init__(self, matcher: llguidance.LLMatcher, spec: GrammarSpec) -> None:
         self._matcher = matcher
-        self._after = tuple(after)
+        self._after = spec.after_token_ids
+        self._opening = spec.opening_token_id if spec.after_token_ids else None
         self._last: tuple[int, ...] = ()
-        self._is_on = not after
+        self._is_on = not self._after or self._opening is not None
 
     def mask(self) -> NDArray[np.uint32] | None:
         """See ``Grammar``."""
         if not self._is_on:
             return None
-        return np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
+        if self._opening is not None:
+            bits = bits.copy()
+            bits[self._opening // 32] |= np.uint32(1 << self._opening % 32)
+        return bits
 
     def accept(self, token_id: int) -> None:
         """See ``Grammar``."""
-        if self._is_on:
+        opening, self._opening = self._opening, None
+        if opening is not None and token_id == opening:
+            self._is_on = False
+        elif self._is_on:
             if not self._matcher.consume_token(token_id):
                 raise EngineError("a grammar refused its own token", got=self._matcher.get_error())
-            return
-        self._last = (*self._last, token_id)[-len(self._after) :]
-        self._is_on = self._last == self._after
+        else:
+            self._last = (*self._last, token_id)[-len(self._after) :]
+            self._is_on = self._last == self._after
