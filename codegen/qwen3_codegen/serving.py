@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +85,7 @@ class PreparedModel:
     """The spec's, the folder's and the architecture's: any of them may be asked for."""
     tokenizer: Tokenizer | None
     default_params: SamplingParams
+    default_params_without_thinking: SamplingParams
     end_token_ids: frozenset[int]
 
 
@@ -114,15 +115,26 @@ def prepare_model(
     checkpoint = open_checkpoint(located.path)
     try:
         tokenizer = load_tokenizer(checkpoint)
-        folder = located.path.stem if located.path.is_file() else located.path.resolve().name
-        names = (*served_names, spec.name, folder, spec.architecture.name, model)
+        # Answers carry these names, so a path of this machine is none.
+        path = located.path
+        folder = path.stem if path.is_file() else located.name or path.resolve().name
+        hub_id = model if located.name is not None else ""
+        names = (*served_names, spec.name, folder, spec.architecture.name, hub_id)
+        params = default_sampling_params(checkpoint, spec.chat.sampling)
         return PreparedModel(
             spec=spec,
             loader=ModelLoader(located.path, options),
             names=tuple(dict.fromkeys(name for name in names if name)),
             tokenizer=tokenizer,
-            default_params=default_sampling_params(checkpoint, spec.chat.sampling),
+            default_params=params,
+            default_params_without_thinking=_without_thinking(params, spec),
             end_token_ids=all_end_token_ids(checkpoint, tokenizer),
         )
     finally:
         checkpoint.close()
+
+
+def _without_thinking(params: SamplingParams, spec: ModelSpec) -> SamplingParams:
+    """A generation_config speaks of the mode a model starts in; greedy is greedy in both."""
+    differing: dict[str, Any] = dict(spec.chat.sampling_without_thinking)
+    return params if params.temperature == 0.0 else replace(params, **differing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
@@ -123,16 +124,19 @@ async def submit_answers(model: ServedModel, wishes: Sequence[AnswerWish]) -> li
         QueueFullError: Too many wait.
         EngineGoneError: The engine is not there.
     """
-    answers: list[Answer] = []
+    tasks = [asyncio.create_task(model.client.submit(_request(model, wish))) for wish in wishes]
     try:
-        for wish in wishes:
-            stream = await model.client.submit(_request(model, wish))
-            answers.append(Answer(wish, stream, model.tokenizer))
+        streams = await asyncio.gather(*tasks)
     except BaseException:
-        for answer in answers:
-            answer.close()
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, TokenStream):
+                result.close()
         raise
-    return answers
+    return [
+        Answer(wish, stream, model.tokenizer) for wish, stream in zip(wishes, streams, strict=True)
+    ]
 
 
 def _request(model: ServedModel, wish: AnswerWish) -> EngineRequest:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import logging
 import math
 import os
 import socket
@@ -20,6 +19,7 @@ import uvicorn
 from qwen3_runtime.errors import EngineError
 from qwen3_runtime.sampling import SamplingParams
 from qwen3_runtime.server.app import create_app
+from qwen3_runtime.server.logs import log_to_stderr
 from qwen3_runtime.server.model import ServedModel
 from qwen3_runtime.server.settings import ServerSettings
 from qwen3_runtime.serving import EngineClient, EngineLoader
@@ -81,7 +81,7 @@ def serve(
         tool_format=tool_format,
         reasoning_format=reasoning_format,
     )
-    _log_to_stderr()
+    log_to_stderr(settings.log_format)
     config = uvicorn.Config(
         create_app(model),
         log_config=None,
@@ -174,13 +174,6 @@ def _welcome(model: ServedModel, url: str) -> str:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 # ---- the socket -----------------------------------------------------------------------------

@@ -32,4 +32,6 @@ class ServerSettings:
     """Most answers to one request (``n``)."""
     template_arguments: Mapping[str, object] = field(default_factory=dict)
     """What every chat template gets, such as ``enable_thinking``; a request's own go first."""
+    log_format: str = "text"
+    """One of ``logs.LOG_FORMATS``."""
     version: str = ""

@@ -112,7 +112,7 @@ class EventStream(StreamingResponse):
         super().__init__(self._events, media_type="text/event-stream", headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Sends it, unless the client leaves, or takes nothing for as long as a request may last."""
+        """Sends it, unless the client leaves, or takes nothing for far too long."""
         sending = asyncio.create_task(self._send(send))
         leaving = asyncio.create_task(_disconnected(receive))
         try:
