@@ -1,7 +1,7 @@
 """A tokenizer that behaves as Qwen3's does: one token per byte, markers, and a chat template.
 
 The template is written anew after what Qwen3's does: tools in the system message, earlier thoughts
-dropped, calls and tool answers in their markers, ``enable_thinking=false`` closes a thought at once.
+dropped, calls and tool answers in their markers, ``enable_thinking=false`` closes a thought.
 """
 
 from __future__ import annotations

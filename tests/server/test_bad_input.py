@@ -99,7 +99,10 @@ WRONG_CHATS = {
     "a bad grammar, streamed": (chat(guided_grammar="start: (", stream=True), None),
     "two grammars": (chat(guided_regex="a", guided_json={}), None),
     "half a character": (chat(messages=[{"role": "user", "content": HALF}]), None),
-    "a reserved variable": (chat(chat_template_kwargs={"messages": []}), None),
+    "a reserved variable": (
+        chat(chat_template_kwargs={"messages": []}),
+        "chat_template_kwargs",
+    ),
     "prompt_logprobs in a stream": (chat(prompt_logprobs=1, stream=True), "prompt_logprobs"),
 }
 
@@ -191,7 +194,7 @@ def test_a_long_body(http):
 
 
 def test_a_long_prompt(http):
-    body = chat(messages=[{"role": "user", "content": "x" * 5_000_000}])
+    body = chat(messages=[{"role": "user", "content": "x" * 500_000}])
     error = error_of(http.post(CHAT, json=body), 400)
     assert error["code"] == "context_length_exceeded"
     assert "maximum context length is 2048 tokens" in error["message"]

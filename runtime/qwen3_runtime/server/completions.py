@@ -74,7 +74,9 @@ async def _prepare(model: ServedModel, metrics: Metrics, body: CompletionRequest
     if body.best_of not in (None, count):
         raise ApiError(400, "best_of is not supported beyond n", param="best_of")
     if body.logprobs is not None and not 0 <= body.logprobs <= MAX_LOGPROBS:
-        raise ApiError(400, f"logprobs is {body.logprobs}, expected 0 to {MAX_LOGPROBS}")
+        raise ApiError(
+            400, f"logprobs is {body.logprobs}, expected 0 to {MAX_LOGPROBS}", param="logprobs"
+        )
     if body.max_tokens is not None and body.max_tokens < (0 if body.echo else 1):
         raise ApiError(400, f"max_tokens is {body.max_tokens}", param="max_tokens")
     params = sampling_params(

@@ -98,10 +98,10 @@ def api_error(error: Exception) -> ApiError:
 
 def _param(error: RequestError) -> str | None:
     """The field of the request; those of sampling parameters stand in the message."""
-    if error.where is not None:
-        return error.where if _FIELD.fullmatch(error.where) else None
     quoted = _QUOTED_FIELD.match(error.message)
-    return None if quoted is None else quoted[1]
+    if quoted is not None:
+        return quoted[1]
+    return error.where if error.where and _FIELD.fullmatch(error.where) else None
 
 
 def _code(error: RequestError) -> str | None:

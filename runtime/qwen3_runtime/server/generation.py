@@ -141,7 +141,7 @@ async def submit_answers(model: ServedModel, wishes: Sequence[AnswerWish]) -> li
 
 def _request(model: ServedModel, wish: AnswerWish) -> EngineRequest:
     return EngineRequest(
-        request_id=uuid.uuid4().hex,
+        request_id=f"answer-{uuid.uuid4().hex}",
         prompt_token_ids=tuple(wish.prompt_token_ids),
         params=wish.params,
         max_tokens=wish.max_tokens,

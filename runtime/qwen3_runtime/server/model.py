@@ -19,6 +19,9 @@ from qwen3_runtime.text import Tokenizer
 
 __all__ = ["RenderedChat", "ServedModel"]
 
+_RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "self"})
+"""What a template gets besides the variables a request names."""
+
 
 @dataclass(frozen=True, slots=True)
 class RenderedChat:
@@ -100,6 +103,12 @@ class ServedModel:
             TokenizerError: There is no chat template, or it fails.
         """
         taken = template_messages(messages)
+        if reserved := _RESERVED & (template_arguments or {}).keys():
+            raise RequestError(
+                "these are fields of the request itself",
+                where="chat_template_kwargs",
+                got=", ".join(sorted(reserved)),
+            )
         if self.system_prompt is not None and taken[0]["role"] != "system":
             taken.insert(0, {"role": "system", "content": self.system_prompt})
         arguments = {**self.settings.template_arguments, **(template_arguments or {})}

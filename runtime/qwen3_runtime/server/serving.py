@@ -108,8 +108,7 @@ class _Server(uvicorn.Server):
         if self._model.is_draining:
             self.should_exit = self.force_exit = True
             return
-        status = self._model.client.status
-        _say(f"ending; {status.num_running + status.num_waiting} answers are on their way")
+        _say(f"ending; requests on their way: {self._model.num_in_flight}")
         self._model.is_draining = True
         self._deadline = time.monotonic() + self._model.settings.drain_seconds
 

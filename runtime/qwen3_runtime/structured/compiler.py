@@ -8,13 +8,15 @@ import llguidance
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3_runtime.errors import EngineError, RequestError
+from qwen3_runtime.errors import RequestError
 from qwen3_runtime.sampling.grammar import Grammar, GrammarSpec
 from qwen3_runtime.text import Tokenizer
 
 __all__ = ["LlguidanceCompiler"]
 
 _MAX_CHARS = 1 << 18
+# The default lets an expression such as ((a{999}){999}){999} hold every stream up for seconds.
+_LIMITS = llguidance.LLParserLimits(initial_lexer_fuel=100_000, verbose_errors=False)
 
 
 class LlguidanceCompiler:
@@ -39,15 +41,15 @@ class LlguidanceCompiler:
             RequestError: It cannot be compiled; the message says why.
         """
         try:
-            matcher = llguidance.LLMatcher(self._tokenizer, _grammar(spec), log_level=0)
+            matcher = llguidance.LLMatcher(
+                self._tokenizer, _grammar(spec), log_level=0, limits=_LIMITS
+            )
         except (ValueError, TypeError, RecursionError) as error:
             raise RequestError(
                 f"this {spec.kind} cannot be compiled", got=str(error)[:500]
             ) from None
-        if matcher.is_error():
-            raise RequestError(
-                f"this {spec.kind} cannot be compiled", got=matcher.get_error()[:500]
-            )
+        if fault := matcher.get_error() or _first_token_error(matcher):
+            raise RequestError(f"this {spec.kind} cannot be compiled", got=fault[:500])
         return _FollowedGrammar(matcher, spec)
 
 
@@ -94,6 +96,17 @@ def _grammar(spec: GrammarSpec) -> str:
     raise RequestError("there is no such kind of grammar", got=spec.kind)
 
 
+def _first_token_error(matcher: llguidance.LLMatcher) -> str:
+    """What is too large is noticed no sooner than with a token, and then by the step of others."""
+    trial = matcher.deep_copy()
+    allowed = np.flatnonzero(
+        np.unpackbits(np.frombuffer(trial.compute_bitmask(), np.uint8), bitorder="little")
+    )
+    if len(allowed):
+        trial.consume_token(int(allowed[0]))
+    return trial.get_error()
+
+
 class _FollowedGrammar:
     """Waits for the end of a thought, where one comes first, and holds from then on."""
 
@@ -121,7 +134,9 @@ class _FollowedGrammar:
             self._is_on = False
         elif self._is_on:
             if not self._matcher.consume_token(token_id):
-                raise EngineError("a grammar refused its own token", got=self._matcher.get_error())
+                raise RequestError(
+                    "the grammar cannot be followed any further", got=self._matcher.get_error()
+                )
         else:
             self._last = (*self._last, token_id)[-len(self._after) :]
             self._is_on = self._last == self._after
