@@ -82,6 +82,7 @@ class ScriptedLoader:
     step_seconds: float = 0.0
     load_seconds: float = 0.0
     fails: str | None = None
+    embeds: bool = True
     fails_at: tuple[int, ...] = ()
     options: dict[str, int] = field(default_factory=dict)
 
@@ -106,6 +107,18 @@ class ScriptedLoader:
             num_blocks=engine.num_blocks,
             kv_cache_bytes=0,
             description={"engine": "scripted"},
+            can_embed=self.embeds,
         )
         compiler = LlguidanceCompiler(tokenizer, VOCAB)
-        return LoadedEngine(engine=engine, facts=facts, compile_grammar=compiler)
+        return LoadedEngine(
+            engine=engine,
+            facts=facts,
+            compile_grammar=compiler,
+            embed=counts if self.embeds else None,
+        )
+
+
+def counts(token_ids: Sequence[int]) -> FloatRows:
+    """How often each token occurs, as a vector of length 1."""
+    vector = np.bincount(token_ids, minlength=VOCAB).astype(np.float32)
+    return vector / np.linalg.norm(vector)

@@ -59,6 +59,15 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     engine.add_argument(
         "--max-queue", type=int, default=256, metavar="N", help="most that wait; default: 256"
     )
+    engine.add_argument(
+        "--enable-embeddings",
+        nargs="?",
+        const="last",
+        choices=("last", "mean"),
+        metavar="POOLING",
+        help="serve /v1/embeddings with a second engine: the final hidden state of the last token "
+        "(last), or the mean of all (mean); default: last",
+    )
     server = parser.add_argument_group("server")
     server.add_argument(
         "--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1, this machine"
@@ -126,7 +135,10 @@ def run(args: argparse.Namespace) -> int:
     from qwen3_runtime.server import ServerSettings, serve
 
     prepared = prepare_model(
-        args.model, model_arguments(args, _MAX_NUM_SEQS), args.served_model_name
+        args.model,
+        model_arguments(args, _MAX_NUM_SEQS),
+        args.served_model_name,
+        args.enable_embeddings,
     )
     settings = ServerSettings(
         model_names=prepared.names,

@@ -20,6 +20,7 @@ from qwen3_runtime.server.logprobs import completion_logprobs, prompt_logprobs
 from qwen3_runtime.server.metrics import Metrics
 from qwen3_runtime.server.model import ServedModel
 from qwen3_runtime.server.params import num_choices, sampling_params
+from qwen3_runtime.server.prompts import prompt_list
 from qwen3_runtime.server.protocol import CompletionRequest
 from qwen3_runtime.server.streams import EventStream, merged, unless_disconnected
 from qwen3_runtime.server.usage import Usage
@@ -27,8 +28,6 @@ from qwen3_runtime.server.wire import JsonResponse
 from qwen3_runtime.structured import grammar_of_wishes
 
 __all__ = ["completion_router"]
-
-_MAX_PROMPTS = 128
 
 
 def completion_router(model: ServedModel, metrics: Metrics) -> APIRouter:
@@ -89,7 +88,7 @@ async def _prepare(model: ServedModel, metrics: Metrics, body: CompletionRequest
     grammar = grammar_of_wishes(body.model_dump())
     wishes: list[AnswerWish] = []
     echoes: list[str] = []
-    for index, prompt in enumerate(_prompts(body.prompt)):
+    for index, prompt in enumerate(prompt_list(body.prompt, "prompt")):
         ids = await model.encode(prompt) if isinstance(prompt, str) else prompt
         ids = check_ids(ids, facts.vocab_size, f"prompt[{index}]")
         is_score = body.max_tokens == 0
@@ -115,18 +114,6 @@ def _scoring(params: SamplingParams) -> SamplingParams:
     """The engine ends a request without new tokens only where it scores the prompt."""
     wanted = 0 if params.prompt_logprobs is None else params.prompt_logprobs
     return replace(params, prompt_logprobs=wanted, min_tokens=0)
-
-
-def _prompts(prompt: str | list[int] | list[str] | list[list[int]]) -> list[str | list[int]]:
-    if isinstance(prompt, str):
-        return [prompt]
-    if not prompt or len(prompt) > _MAX_PROMPTS:
-        raise ApiError(
-            400, f"prompt has {len(prompt)} entries, expected 1 to {_MAX_PROMPTS}", param="prompt"
-        )
-    if isinstance(prompt[0], int):
-        return [prompt]
-    return list(prompt)
 
 
 def _text(model: ServedModel, prompt: str | list[int]) -> str:

@@ -7,16 +7,19 @@ import enum
 import multiprocessing
 import queue
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from multiprocessing.connection import Connection
 
+from qwen3_runtime.engine.batch import FloatRows
 from qwen3_runtime.engine.core import CoreStatus, EngineRequest, TokenOutput
-from qwen3_runtime.errors import EngineGoneError, RuntimeFault
+from qwen3_runtime.errors import EngineGoneError, QueueFullError, RuntimeFault
 from qwen3_runtime.serving.messages import (
     Abort,
     Accepted,
     Add,
     Command,
+    Embed,
+    Embedded,
     EngineFacts,
     Failed,
     News,
@@ -69,6 +72,7 @@ class EngineClient:
         self._max_queue = max_queue
         self._on_progress = on_progress
         self._streams: dict[str, TokenStream] = {}
+        self._vectors: dict[str, asyncio.Future[FloatRows]] = {}
         self._outbox: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._changed = asyncio.Event()
         self.state = EngineState.LOADING
@@ -146,6 +150,25 @@ class EngineClient:
         finally:
             stream.close()
 
+    async def embed(self, request_id: str, token_ids: Sequence[int]) -> FloatRows:
+        """Returns the vector of a prompt, [hidden_size]; prompts take turns with steps.
+
+        Raises:
+            RequestError: The engine cannot serve it.
+            QueueFullError: Too many wait.
+            EngineError: The engine is not there, or failed.
+        """
+        self._require_ready()
+        if self._max_queue is not None and len(self._vectors) >= self._max_queue:
+            raise QueueFullError("too many prompts wait", got=len(self._vectors))
+        vector: asyncio.Future[FloatRows] = self._loop.create_future()
+        self._vectors[request_id] = vector
+        try:
+            self._outbox.put(Embed(request_id, tuple(token_ids)))
+            return await vector
+        finally:
+            del self._vectors[request_id]
+
     async def stop(self) -> None:
         """Ends the engine's process; streams that still run end with an error."""
         if self.state in (EngineState.LOADING, EngineState.READY):
@@ -201,6 +224,9 @@ class EngineClient:
                 self._deliver(request_id, None)
             case Refused(request_id, error):
                 self._deliver(request_id, error)
+                self._settle(request_id, error)
+            case Embedded(request_id, vector):
+                self._settle(request_id, vector)
             case Progress(text):
                 if self._on_progress is not None:
                     self._on_progress(text)
@@ -216,6 +242,15 @@ class EngineClient:
         if stream is not None:
             stream.put(news)
 
+    def _settle(self, request_id: str, result: FloatRows | RuntimeFault) -> None:
+        future = self._vectors.get(request_id)
+        if future is None or future.done():
+            return
+        if isinstance(result, RuntimeFault):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+
     def _lose(self, message: str) -> None:
         """The process is gone: nobody waits for what will not come."""
         if self.state is not EngineState.STOPPED:
@@ -223,6 +258,8 @@ class EngineClient:
             self._turn(EngineState.FAILED)
         for stream in self._streams.values():
             stream.put(EngineGoneError(message))
+        for request_id in list(self._vectors):
+            self._settle(request_id, EngineGoneError(message))
 
     def _turn(self, state: EngineState) -> None:
         if self.state is not EngineState.STOPPED:

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qwen3_runtime.engine.core import CoreStatus, EngineRequest, TokenOutput
 from qwen3_runtime.errors import RuntimeFault
 
@@ -18,6 +21,8 @@ __all__ = [
     "Accepted",
     "Add",
     "Command",
+    "Embed",
+    "Embedded",
     "EngineFacts",
     "Failed",
     "News",
@@ -44,11 +49,19 @@ class Abort:
 
 
 @dataclass(frozen=True, slots=True)
+class Embed:
+    """Make a vector of a prompt."""
+
+    request_id: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the process; what is in flight is lost."""
 
 
-Command: TypeAlias = Add | Abort | Stop
+Command: TypeAlias = Add | Abort | Embed | Stop
 """To the engine."""
 
 
@@ -61,6 +74,8 @@ class EngineFacts:
     vocab_size: int
     num_blocks: int
     kv_cache_bytes: int
+    can_embed: bool = False
+    """Whether prompts can be made into vectors."""
     description: Mapping[str, object] = field(default_factory=dict)
     """Device, lowering, dtype, ops, memory: for people and ``/health``; JSON values."""
     notes: tuple[str, ...] = ()
@@ -104,6 +119,14 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vector of a prompt."""
+
+    request_id: str
+    vector: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
 class Outputs:
     """What a step gave, and how busy the engine is after it."""
 
@@ -111,5 +134,5 @@ class Outputs:
     status: CoreStatus
 
 
-News: TypeAlias = Progress | Ready | Failed | Accepted | Refused | Outputs
+News: TypeAlias = Progress | Ready | Failed | Accepted | Refused | Embedded | Outputs
 """From the engine."""
