@@ -300,6 +300,28 @@ class LLM:
         with self._turn():
             return self._values.hidden_states(self._generator.token_ids(prompts))
 
+    def embed(
+        self, prompts: Prompt | Sequence[Prompt], *, pooling: str = "last"
+    ) -> list[FloatRows]:
+        """Returns a vector of each prompt: the final hidden state, pooled, of length 1.
+
+        As with ``hidden_states``, a compiled model compiles a second engine on first use.
+
+        Args:
+            prompts: Strings or lists of token ids; one alone is a list of one.
+            pooling: ``last`` (as Qwen3-Embedding is meant) or ``mean``.
+
+        Returns:
+            Per prompt float32 ``[hidden_size]``.
+
+        Raises:
+            RequestError: A prompt cannot be served, or there is no such pooling.
+            CodegenError: The second engine cannot be built.
+            RuntimeFault: It cannot be loaded.
+        """
+        with self._turn():
+            return self._values.embeddings(self._generator.token_ids(prompts), pooling)
+
     def trace(self, prompt: Prompt) -> dict[str, FloatRows]:
         """Returns every value of one prompt by name; see ``CompiledEngine.trace``.
 

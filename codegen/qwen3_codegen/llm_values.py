@@ -14,6 +14,9 @@ from qwen3_runtime.engine.batch import FloatRows
 from qwen3_runtime.engine.tracing import TracedEngine, prompt_values
 from qwen3_runtime.errors import RequestError
 
+POOLINGS = ("last", "mean")
+"""What stands for a prompt: the final hidden state of its last token, or the mean of all."""
+
 
 @dataclass(slots=True)
 class ValueReader:
@@ -36,6 +39,18 @@ class ValueReader:
             np.stack([values[name] for name in names])
             for values in prompt_values(engine, prompts, names)
         ]
+
+    def embeddings(self, prompts: Sequence[Sequence[int]], pooling: str) -> list[FloatRows]:
+        """Returns the vector ``[hidden_size]`` of each prompt, of length 1."""
+        if pooling not in POOLINGS:
+            raise RequestError(
+                "there is no such pooling", got=pooling, expected=", ".join(POOLINGS)
+            )
+        engine, lowering = self._engine()
+        last = hidden_state_names(make_graph(self.spec, lowering=lowering))[-1]
+        rows = [values[last] for values in prompt_values(engine, prompts, [last])]
+        pooled = [states[-1] if pooling == "last" else states.mean(axis=0) for states in rows]
+        return [vector / max(float(np.linalg.norm(vector)), 1e-12) for vector in pooled]
 
     def trace(self, prompts: Sequence[Sequence[int]]) -> dict[str, FloatRows]:
         """Returns every value of the only prompt by name."""

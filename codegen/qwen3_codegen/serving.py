@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from qwen3_codegen.own_ops import load_ops
 from qwen3_codegen.spec.catalog import load_checkpoint_model
 from qwen3_codegen.spec.model import ModelSpec
 from qwen3_runtime.checkpoint import open_checkpoint
+from qwen3_runtime.engine.batch import FloatRows
 from qwen3_runtime.engine.compiled import CompiledEngine
 from qwen3_runtime.generation_config import all_end_token_ids, default_sampling_params
 from qwen3_runtime.sampling import SamplingParams
@@ -32,10 +34,12 @@ class ModelLoader:
     Args:
         path: The checkpoint, already on this machine.
         options: Keyword arguments of ``LLM``.
+        pooling: How prompts are made into vectors; None makes none.
     """
 
     path: Path
     options: Mapping[str, Any]
+    pooling: str | None = None
 
     def __call__(self, notify: Callable[[str], None]) -> LoadedEngine:
         """See ``EngineLoader``."""
@@ -46,7 +50,11 @@ class ModelLoader:
         if isinstance(engine, CompiledEngine):
             description = _described(engine)
             kv_cache_bytes = engine.capacity.kv_cache_bytes
+        if self.pooling is not None:
+            notify("preparing embeddings")
+            llm.embed([[0]], pooling=self.pooling)
         facts = EngineFacts(
+            can_embed=self.pooling is not None,
             max_model_len=engine.max_model_len,
             max_num_seqs=engine.max_num_seqs,
             vocab_size=engine.vocab_size,
@@ -59,7 +67,17 @@ class ModelLoader:
         if llm.tokenizer is not None:
             notify("reading the vocabulary for grammars")
             compiler = LlguidanceCompiler(llm.tokenizer, engine.vocab_size)
-        return LoadedEngine(engine=engine, facts=facts, compile_grammar=compiler)
+        return LoadedEngine(
+            engine=engine,
+            facts=facts,
+            compile_grammar=compiler,
+            embed=partial(_embed, llm, self.pooling) if self.pooling is not None else None,
+        )
+
+
+def _embed(llm: LLM, pooling: str, token_ids: Sequence[int]) -> FloatRows:
+    (vector,) = llm.embed([list(token_ids)], pooling=pooling)
+    return vector
 
 
 def _described(engine: CompiledEngine) -> dict[str, object]:
@@ -85,11 +103,15 @@ class PreparedModel:
     """The spec's, the folder's and the architecture's: any of them may be asked for."""
     tokenizer: Tokenizer | None
     default_params: SamplingParams
+    default_params_without_thinking: SamplingParams
     end_token_ids: frozenset[int]
 
 
 def prepare_model(
-    model: str, options: Mapping[str, Any], served_names: Sequence[str] = ()
+    model: str,
+    options: Mapping[str, Any],
+    served_names: Sequence[str] = (),
+    pooling: str | None = None,
 ) -> PreparedModel:
     """Reads all that is small of a checkpoint; a mistake in it is said before anything is built.
 
@@ -97,6 +119,7 @@ def prepare_model(
         model: Hugging Face folder, GGUF file, or hub id.
         options: Keyword arguments of ``LLM``.
         served_names: Further names the model is to serve under; they go first.
+        pooling: How prompts are made into vectors; None makes none.
 
     Raises:
         CodegenError: The configuration does not fit.
@@ -114,15 +137,26 @@ def prepare_model(
     checkpoint = open_checkpoint(located.path)
     try:
         tokenizer = load_tokenizer(checkpoint)
-        folder = located.path.stem if located.path.is_file() else located.path.resolve().name
-        names = (*served_names, spec.name, folder, spec.architecture.name, model)
+        # Answers carry these names, so a path of this machine is none.
+        path = located.path
+        folder = path.stem if path.is_file() else located.name or path.resolve().name
+        hub_id = model if located.name is not None else ""
+        names = (*served_names, spec.name, folder, spec.architecture.name, hub_id)
+        params = default_sampling_params(checkpoint, spec.chat.sampling)
         return PreparedModel(
             spec=spec,
-            loader=ModelLoader(located.path, options),
+            loader=ModelLoader(located.path, options, pooling),
             names=tuple(dict.fromkeys(name for name in names if name)),
             tokenizer=tokenizer,
-            default_params=default_sampling_params(checkpoint, spec.chat.sampling),
+            default_params=params,
+            default_params_without_thinking=_without_thinking(params, spec),
             end_token_ids=all_end_token_ids(checkpoint, tokenizer),
         )
     finally:
         checkpoint.close()
+
+
+def _without_thinking(params: SamplingParams, spec: ModelSpec) -> SamplingParams:
+    """A generation_config speaks of the mode a model starts in; greedy is greedy in both."""
+    differing: dict[str, Any] = dict(spec.chat.sampling_without_thinking)
+    return params if params.temperature == 0.0 else replace(params, **differing)

@@ -91,7 +91,7 @@ void Engine::forward(const qwen3::Batch& batch, float* logits) {
 // From token ids to the first hidden state.
 void Engine::prologue() {
   const size_t num_tokens = num_tokens_;
-  // qwen3.yaml:58: h = embedding(input_ids, embed_tokens)
+  // qwen3.yaml:59: h = embedding(input_ids, embed_tokens)
   const Tensor h = buffer_0_.shaped({num_tokens, 2048});  // [num_tokens, 2048]
   native::GatherRows<Element, 2048>::run(h, weights_.embed_tokens, batch_->token_ids.data);
 }
@@ -102,32 +102,32 @@ void Engine::full_attention_layer(size_t layer) {
   const size_t num_tokens = num_tokens_;
   const Tensor h = buffer_0_.shaped({num_tokens, 2048});  // [num_tokens, 2048]
 
-  // qwen3.yaml:61: x = rms_norm(h, input_layernorm) {eps=1e-06}
+  // qwen3.yaml:62: x = rms_norm(h, input_layernorm) {eps=1e-06}
   const Tensor x = buffer_1_.shaped({num_tokens, 2048});  // [num_tokens, 2048]
   native::RmsNorm<Element, 1, 2048>::run(x, h, w.input_layernorm, 1e-06f);
 
-  // qwen3.yaml:62: q_proj_linear = linear(x, q_proj)
+  // qwen3.yaml:63: q_proj_linear = linear(x, q_proj)
   const Tensor q_proj_linear = buffer_2_.shaped({num_tokens, 2048});  // [num_tokens, 2048]
   native::Linear<Element, 2048, 2048>::run(q_proj_linear, x, w.q_proj, 1.0f, 0.0f);
 
-  // qwen3.yaml:62: q = reshape(q_proj_linear) {shape=[16, 128]}
+  // qwen3.yaml:63: q = reshape(q_proj_linear) {shape=[16, 128]}
   const Tensor q = q_proj_linear.unflatten(1, 16, 128);  // [num_tokens, 16, 128]
 
-  // qwen3.yaml:63: k_proj_linear = linear(x, k_proj)
+  // qwen3.yaml:64: k_proj_linear = linear(x, k_proj)
   const Tensor k_proj_linear = buffer_3_.shaped({num_tokens, 1024});  // [num_tokens, 1024]
   native::Linear<Element, 2048, 1024>::run(k_proj_linear, x, w.k_proj, 1.0f, 0.0f);
 
-  // qwen3.yaml:63: k = reshape(k_proj_linear) {shape=[8, 128]}
+  // qwen3.yaml:64: k = reshape(k_proj_linear) {shape=[8, 128]}
   const Tensor k = k_proj_linear.unflatten(1, 8, 128);  // [num_tokens, 8, 128]
 
-  // qwen3.yaml:64: v_proj_linear = linear(x, v_proj)
+  // qwen3.yaml:65: v_proj_linear = linear(x, v_proj)
   const Tensor v_proj_linear = buffer_4_.shaped({num_tokens, 1024});  // [num_tokens, 1024]
   native::Linear<Element, 2048, 1024>::run(v_proj_linear, x, w.v_proj, 1.0f, 0.0f);
 
-  // qwen3.yaml:64: v = reshape(v_proj_linear) {shape=[8, 128]}
+  // qwen3.yaml:65: v = reshape(v_proj_linear) {shape=[8, 128]}
   const Tensor v = v_proj_linear.unflatten(1, 8, 128);  // [num_tokens, 8, 128]
 
-  // qwen3.yaml:68: a = rotary_attention(q, k, v, q_norm=q_norm, k_norm=k_norm) {scale=0.088388348,
+  // qwen3.yaml:69: a = rotary_attention(q, k, v, q_norm=q_norm, k_norm=k_norm) {scale=0.088388348,
   // table=rope, eps=1e-06}
   const Tensor q_rotated = q;  // [num_tokens, 16, 128]
   const Tensor a = buffer_1_.shaped({num_tokens, 16, 128});  // [num_tokens, 16, 128]
@@ -141,30 +141,30 @@ void Engine::full_attention_layer(size_t layer) {
       a, q_rotated, cache_[layer], sequences(layer),
       {/*scale=*/0.088388346f, /*window=*/0, /*softcap=*/0.0f});
 
-  // qwen3.yaml:69: a_reshape = reshape(a) {shape=[2048]}
+  // qwen3.yaml:70: a_reshape = reshape(a) {shape=[2048]}
   const Tensor a_reshape = a.flatten(1);  // [num_tokens, 2048]
 
-  // qwen3.yaml:69: h_add = linear(a_reshape, o_proj, residual=h)
+  // qwen3.yaml:70: h_add = linear(a_reshape, o_proj, residual=h)
   const Tensor h_add = h;  // [num_tokens, 2048]
   native::Linear<Element, 2048, 2048>::run(h_add, a_reshape, w.o_proj, 1.0f, 1.0f);
 
-  // qwen3.yaml:70: x_rms_norm = rms_norm(h_add, post_attention_layernorm) {eps=1e-06}
+  // qwen3.yaml:71: x_rms_norm = rms_norm(h_add, post_attention_layernorm) {eps=1e-06}
   const Tensor x_rms_norm = buffer_1_.shaped({num_tokens, 2048});  // [num_tokens, 2048]
   native::RmsNorm<Element, 1, 2048>::run(x_rms_norm, h_add, w.post_attention_layernorm, 1e-06f);
 
-  // qwen3.yaml:71: gate = linear(x_rms_norm, gate_proj)
+  // qwen3.yaml:72: gate = linear(x_rms_norm, gate_proj)
   const Tensor gate = buffer_2_.shaped({num_tokens, 6144});  // [num_tokens, 6144]
   native::Linear<Element, 2048, 6144>::run(gate, x_rms_norm, w.gate_proj, 1.0f, 0.0f);
 
-  // qwen3.yaml:72: up = linear(x_rms_norm, up_proj)
+  // qwen3.yaml:73: up = linear(x_rms_norm, up_proj)
   const Tensor up = buffer_3_.shaped({num_tokens, 6144});  // [num_tokens, 6144]
   native::Linear<Element, 2048, 6144>::run(up, x_rms_norm, w.up_proj, 1.0f, 0.0f);
 
-  // qwen3.yaml:73: mul = swiglu(gate=gate, up=up)
+  // qwen3.yaml:74: mul = swiglu(gate=gate, up=up)
   const Tensor mul = gate;  // [num_tokens, 6144]
   native::Binary<Element, 6144, native::SwiGlu>::run(mul, gate, up);
 
-  // qwen3.yaml:73: h_add_2 = linear(mul, down_proj, residual=h_add)
+  // qwen3.yaml:74: h_add_2 = linear(mul, down_proj, residual=h_add)
   const Tensor h_add_2 = h_add;  // [num_tokens, 2048]
   native::Linear<Element, 6144, 2048>::run(h_add_2, mul, w.down_proj, 1.0f, 1.0f);
 }
@@ -174,15 +174,15 @@ void Engine::epilogue(size_t first_row, size_t num_logit_rows, float* logits_out
   const size_t num_tokens = num_tokens_;
   const Tensor h = buffer_0_.shaped({num_tokens, 2048});  // [num_tokens, 2048]
 
-  // qwen3.yaml:76: h_gather_rows = gather_rows(h)
+  // qwen3.yaml:77: h_gather_rows = gather_rows(h)
   const Tensor h_gather_rows = buffer_5_.shaped({num_logit_rows, 2048});  // [num_logit_rows, 2048]
   native::GatherRows<Element, 2048>::run(h_gather_rows, h, batch_->logit_rows.data + first_row);
 
-  // qwen3.yaml:76: h_rms_norm = rms_norm(h_gather_rows, norm) {eps=1e-06}
+  // qwen3.yaml:77: h_rms_norm = rms_norm(h_gather_rows, norm) {eps=1e-06}
   const Tensor h_rms_norm = h_gather_rows;  // [num_logit_rows, 2048]
   native::RmsNorm<Element, 1, 2048>::run(h_rms_norm, h_gather_rows, weights_.norm, 1e-06f);
 
-  // qwen3.yaml:77: logits = linear(h_rms_norm, embed_tokens)
+  // qwen3.yaml:78: logits = linear(h_rms_norm, embed_tokens)
   const Tensor logits = buffer_6_.shaped({num_logit_rows, 151936});  // [num_logit_rows, 151936]
   native::Linear<Element, 2048, 151936>::run(logits, h_rms_norm, weights_.embed_tokens, 1.0f, 0.0f);
   read_logits(logits, logits_out);

@@ -98,7 +98,7 @@ void Engine::forward(const qwen3::Batch& batch, float* logits) {
 // From token ids to the first hidden state.
 void Engine::prologue() {
   const size_t num_tokens = num_tokens_;
-  // qwen3.yaml:58: h = embedding(input_ids, embed_tokens)
+  // qwen3.yaml:59: h = embedding(input_ids, embed_tokens)
   const Tensor h = buffer_0_.shaped({num_tokens, 2048});  // [num_tokens, 2048]
   copy_rows(h, weights_.embed_tokens, batch_->token_ids.data, num_tokens);
 }
@@ -109,77 +109,77 @@ void Engine::full_attention_layer(size_t layer) {
   const size_t num_tokens = num_tokens_;
   const Tensor h = buffer_0_.shaped({num_tokens, 2048});  // [num_tokens, 2048]
 
-  // qwen3.yaml:61: x = rms_norm(h, input_layernorm) {eps=1e-06}
+  // qwen3.yaml:62: x = rms_norm(h, input_layernorm) {eps=1e-06}
   const Tensor x = buffer_1_.shaped({num_tokens, 2048});  // [num_tokens, 2048]
   ops_.rms_norm(x, h, w.input_layernorm, 1e-06f);
 
-  // qwen3.yaml:62: qkv = linear(x, qkv_proj)
+  // qwen3.yaml:63: qkv = linear(x, qkv_proj)
   const Tensor qkv = buffer_2_.shaped({num_tokens, 4096});  // [num_tokens, 4096]
   ops_.gemm(qkv, x, w.qkv_proj.transposed(), 1.0f, 0.0f);
 
-  // qwen3.yaml:62: q_proj_linear, k_proj_linear, v_proj_linear = split(qkv) {sizes=[2048, 1024,
+  // qwen3.yaml:63: q_proj_linear, k_proj_linear, v_proj_linear = split(qkv) {sizes=[2048, 1024,
   // 1024]}
   const Tensor q_proj_linear = qkv.columns(0, 2048);  // [num_tokens, 2048]
   const Tensor k_proj_linear = qkv.columns(2048, 1024);  // [num_tokens, 1024]
   const Tensor v_proj_linear = qkv.columns(3072, 1024);  // [num_tokens, 1024]
 
-  // qwen3.yaml:62: q = reshape(q_proj_linear) {shape=[16, 128]}
+  // qwen3.yaml:63: q = reshape(q_proj_linear) {shape=[16, 128]}
   const Tensor q = q_proj_linear.unflatten(1, 16, 128);  // [num_tokens, 16, 128]
 
-  // qwen3.yaml:63: k = reshape(k_proj_linear) {shape=[8, 128]}
+  // qwen3.yaml:64: k = reshape(k_proj_linear) {shape=[8, 128]}
   const Tensor k = k_proj_linear.unflatten(1, 8, 128);  // [num_tokens, 8, 128]
 
-  // qwen3.yaml:64: v = reshape(v_proj_linear) {shape=[8, 128]}
+  // qwen3.yaml:65: v = reshape(v_proj_linear) {shape=[8, 128]}
   const Tensor v = v_proj_linear.unflatten(1, 8, 128);  // [num_tokens, 8, 128]
 
-  // qwen3.yaml:65: q_rms_norm = rms_norm(q, q_norm) {eps=1e-06}
+  // qwen3.yaml:66: q_rms_norm = rms_norm(q, q_norm) {eps=1e-06}
   const Tensor q_rms_norm = buffer_1_.shaped({num_tokens, 16, 128});  // [num_tokens, 16, 128]
   ops_.rms_norm(q_rms_norm, q, w.q_norm, 1e-06f);
 
-  // qwen3.yaml:66: k_rms_norm = rms_norm(k, k_norm) {eps=1e-06}
+  // qwen3.yaml:67: k_rms_norm = rms_norm(k, k_norm) {eps=1e-06}
   const Tensor k_rms_norm = buffer_3_.shaped({num_tokens, 8, 128});  // [num_tokens, 8, 128]
   ops_.rms_norm(k_rms_norm, k, w.k_norm, 1e-06f);
 
-  // qwen3.yaml:67: q_rope = rope(q_rms_norm) {table=rope}
+  // qwen3.yaml:68: q_rope = rope(q_rms_norm) {table=rope}
   const Tensor q_rope = q_rms_norm;  // [num_tokens, 16, 128]
   ops_.rope(q_rope, q_rope, positions_, rope_.rope.sin, rope_.rope.cos,
             INFINIOP_ROPE_ALGO_GPT_NEOX);
 
-  // qwen3.yaml:67: k_rope = rope(k_rms_norm) {table=rope}
+  // qwen3.yaml:68: k_rope = rope(k_rms_norm) {table=rope}
   const Tensor k_rope = k_rms_norm;  // [num_tokens, 8, 128]
   ops_.rope(k_rope, k_rope, positions_, rope_.rope.sin, rope_.rope.cos,
             INFINIOP_ROPE_ALGO_GPT_NEOX);
 
-  // qwen3.yaml:68: a = attention(q_rope, k_rope, v) {scale=0.088388348}
+  // qwen3.yaml:69: a = attention(q_rope, k_rope, v) {scale=0.088388348}
   const Tensor a = buffer_4_.shaped({num_tokens, 16, 128});  // [num_tokens, 16, 128]
   attention_0_->run(a, q_rope, k_rope, v, cache_[layer],
                     batch_->places[cache_group_of_layer_[layer]], /*window=*/0,
                     /*scale=*/0.088388346f);
 
-  // qwen3.yaml:69: a_reshape = reshape(a) {shape=[2048]}
+  // qwen3.yaml:70: a_reshape = reshape(a) {shape=[2048]}
   const Tensor a_reshape = a.flatten(1);  // [num_tokens, 2048]
 
-  // qwen3.yaml:69: h_add = linear(a_reshape, o_proj, residual=h)
+  // qwen3.yaml:70: h_add = linear(a_reshape, o_proj, residual=h)
   const Tensor h_add = h;  // [num_tokens, 2048]
   ops_.gemm(h_add, a_reshape, w.o_proj.transposed(), 1.0f, 1.0f);
 
-  // qwen3.yaml:70: x_rms_norm = rms_norm(h_add, post_attention_layernorm) {eps=1e-06}
+  // qwen3.yaml:71: x_rms_norm = rms_norm(h_add, post_attention_layernorm) {eps=1e-06}
   const Tensor x_rms_norm = buffer_1_.shaped({num_tokens, 2048});  // [num_tokens, 2048]
   ops_.rms_norm(x_rms_norm, h_add, w.post_attention_layernorm, 1e-06f);
 
-  // qwen3.yaml:71: gate_up = linear(x_rms_norm, gate_up_proj)
+  // qwen3.yaml:72: gate_up = linear(x_rms_norm, gate_up_proj)
   const Tensor gate_up = buffer_2_.shaped({num_tokens, 12288});  // [num_tokens, 12288]
   ops_.gemm(gate_up, x_rms_norm, w.gate_up_proj.transposed(), 1.0f, 0.0f);
 
-  // qwen3.yaml:71: gate, up = split(gate_up) {sizes=[6144, 6144]}
+  // qwen3.yaml:72: gate, up = split(gate_up) {sizes=[6144, 6144]}
   const Tensor gate = gate_up.columns(0, 6144);  // [num_tokens, 6144]
   const Tensor up = gate_up.columns(6144, 6144);  // [num_tokens, 6144]
 
-  // qwen3.yaml:73: mul = swiglu(gate=gate, up=up)
+  // qwen3.yaml:74: mul = swiglu(gate=gate, up=up)
   const Tensor mul = gate;  // [num_tokens, 6144]
   ops_.swiglu(mul, up, gate);
 
-  // qwen3.yaml:73: h_add_2 = linear(mul, down_proj, residual=h_add)
+  // qwen3.yaml:74: h_add_2 = linear(mul, down_proj, residual=h_add)
   const Tensor h_add_2 = h_add;  // [num_tokens, 2048]
   ops_.gemm(h_add_2, mul, w.down_proj.transposed(), 1.0f, 1.0f);
 }
@@ -189,15 +189,15 @@ void Engine::epilogue(size_t first_row, size_t num_logit_rows, float* logits_out
   const size_t num_tokens = num_tokens_;
   const Tensor h = buffer_0_.shaped({num_tokens, 2048});  // [num_tokens, 2048]
 
-  // qwen3.yaml:76: h_gather_rows = gather_rows(h)
+  // qwen3.yaml:77: h_gather_rows = gather_rows(h)
   const Tensor h_gather_rows = buffer_5_.shaped({num_logit_rows, 2048});  // [num_logit_rows, 2048]
   copy_rows(h_gather_rows, h, batch_->logit_rows.data + first_row, num_logit_rows);
 
-  // qwen3.yaml:76: h_rms_norm = rms_norm(h_gather_rows, norm) {eps=1e-06}
+  // qwen3.yaml:77: h_rms_norm = rms_norm(h_gather_rows, norm) {eps=1e-06}
   const Tensor h_rms_norm = buffer_6_.shaped({num_logit_rows, 2048});  // [num_logit_rows, 2048]
   ops_.rms_norm(h_rms_norm, h_gather_rows, weights_.norm, 1e-06f);
 
-  // qwen3.yaml:77: logits = linear(h_rms_norm, embed_tokens)
+  // qwen3.yaml:78: logits = linear(h_rms_norm, embed_tokens)
   const Tensor logits = buffer_5_.shaped({num_logit_rows, 151936});  // [num_logit_rows, 151936]
   ops_.gemm(logits, h_rms_norm, weights_.embed_tokens.transposed(), 1.0f, 0.0f);
   read_logits(logits, logits_out);

@@ -7,6 +7,7 @@ import re
 __all__ = [
     "CheckpointError",
     "EngineError",
+    "EngineGoneError",
     "QueueFullError",
     "RequestError",
     "RuntimeFault",
@@ -86,3 +87,7 @@ class QueueFullError(RuntimeFault):
 
 class EngineError(RuntimeFault):
     """An engine cannot be imported, or a step of it failed."""
+
+
+class EngineGoneError(EngineError):
+    """An engine's process is not there: not yet, or no longer."""

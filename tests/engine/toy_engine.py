@@ -92,10 +92,13 @@ class ToyEngine:
                 if end - new <= row < end:
                     seen = [view.read(int(batch.positions[row]) + 1) for view in views]
                     assert all(tokens == seen[0] for tokens in seen), "cache groups disagree"
-                    logits = np.zeros(self.vocab_size, np.float32)
-                    logits[self.next_token(seen[0])] = 5.0
-                    rows.append(logits)
+                    rows.append(self.logits_after(seen[0]))
         return np.array(rows, np.float32).reshape(-1, self.vocab_size)
+
+    def logits_after(self, tokens: Sequence[int]) -> FloatRows:
+        logits = np.zeros(self.vocab_size, np.float32)
+        logits[self.next_token(tokens)] = 5.0
+        return logits
 
     def _view(self, batch: Batch, group: int, index: int) -> _View:
         places = batch.places[group]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from pathlib import Path
 
@@ -58,6 +59,15 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     engine.add_argument(
         "--max-queue", type=int, default=256, metavar="N", help="most that wait; default: 256"
     )
+    engine.add_argument(
+        "--enable-embeddings",
+        nargs="?",
+        const="last",
+        choices=("last", "mean"),
+        metavar="POOLING",
+        help="serve /v1/embeddings with a second engine: the final hidden state of the last token "
+        "(last), or the mean of all (mean); default: last",
+    )
     server = parser.add_argument_group("server")
     server.add_argument(
         "--host", default="127.0.0.1", help="address to listen at; default: 127.0.0.1, this machine"
@@ -95,6 +105,16 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         "--request-timeout", type=float, default=600.0, metavar="SECONDS", help="default: 600"
     )
     server.add_argument(
+        "--drain-timeout",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="longest wait for running answers once told to end; default: 30",
+    )
+    server.add_argument(
+        "--log-format", choices=("text", "json"), default="text", help="default: text"
+    )
+    server.add_argument(
         "--no-thinking",
         action="store_true",
         help="pass enable_thinking=false to the chat template unless a request says otherwise",
@@ -115,7 +135,10 @@ def run(args: argparse.Namespace) -> int:
     from qwen3_runtime.server import ServerSettings, serve
 
     prepared = prepare_model(
-        args.model, model_arguments(args, _MAX_NUM_SEQS), args.served_model_name
+        args.model,
+        model_arguments(args, _MAX_NUM_SEQS),
+        args.served_model_name,
+        args.enable_embeddings,
     )
     settings = ServerSettings(
         model_names=prepared.names,
@@ -124,7 +147,9 @@ def run(args: argparse.Namespace) -> int:
         max_body_bytes=_positive("--max-body-size", args.max_body_size),
         max_queue=_positive("--max-queue", args.max_queue),
         request_seconds=_positive("--request-timeout", args.request_timeout),
+        drain_seconds=_positive("--drain-timeout", args.drain_timeout),
         template_arguments=template_arguments,
+        log_format=args.log_format,
         version=_version(),
     )
     chat = prepared.spec.chat
@@ -136,6 +161,7 @@ def run(args: argparse.Namespace) -> int:
         tokenizer=prepared.tokenizer,
         end_token_ids=prepared.end_token_ids,
         default_params=prepared.default_params,
+        default_params_without_thinking=prepared.default_params_without_thinking,
         system_prompt=chat.system_prompt,
         tool_format=chat.tool_format,
         reasoning_format=chat.reasoning_format,
@@ -166,7 +192,7 @@ def _template_arguments(args: argparse.Namespace) -> dict[str, object]:
 
 
 def _positive(option: str, value: float) -> int:
-    if value <= 0:
+    if not 0 < value < math.inf:
         raise CodegenError(f"{option} is out of range", got=value, expected="above 0")
     return value  # type: ignore[return-value] # an int where the option is one
 

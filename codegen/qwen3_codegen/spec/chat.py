@@ -33,7 +33,8 @@ def read_chat(section: Section) -> ChatDefaults:
         system_prompt=chat.scalar("system_prompt", str),
         tool_format=_format(chat, "tool_format", TOOL_FORMATS),
         reasoning_format=_format(chat, "reasoning_format", REASONING_FORMATS),
-        sampling=_sampling(chat),
+        sampling=_sampling(chat, "sampling"),
+        sampling_without_thinking=_sampling(chat, "sampling_without_thinking"),
     )
 
 
@@ -51,12 +52,12 @@ def _format(chat: Section, key: str, known: dict[str, str]) -> str | None:
     return value
 
 
-def _sampling(chat: Section) -> dict[str, Attribute]:
+def _sampling(chat: Section, name: str) -> dict[str, Attribute]:
     sampling: dict[str, Attribute] = {}
-    for key, node, where in chat.entries("sampling"):
+    for key, node, where in chat.entries(name):
         value = node.value if isinstance(node, YamlScalar) else None
         if key not in SAMPLING_DEFAULTS:
-            chat.problems.add(unknown_key(key, "'sampling'", SAMPLING_DEFAULTS, where))
+            chat.problems.add(unknown_key(key, f"'{name}'", SAMPLING_DEFAULTS, where))
             continue
         low, high = SAMPLING_DEFAULTS[key]
         wanted = int if isinstance(low, int) else (int, float)
@@ -80,4 +81,8 @@ def merged_chat(model: ChatDefaults, architecture: ChatDefaults) -> ChatDefaults
         tool_format=model.tool_format or architecture.tool_format,
         reasoning_format=model.reasoning_format or architecture.reasoning_format,
         sampling={**architecture.sampling, **model.sampling},
+        sampling_without_thinking={
+            **architecture.sampling_without_thinking,
+            **model.sampling_without_thinking,
+        },
     )

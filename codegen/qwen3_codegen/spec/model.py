@@ -39,6 +39,8 @@ class ChatDefaults:
     tool_format: str | None = None
     reasoning_format: str | None = None
     sampling: Mapping[str, Attribute] = field(default_factory=dict)
+    sampling_without_thinking: Mapping[str, Attribute] = field(default_factory=dict)
+    """What differs where the template has a model that can think answer at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

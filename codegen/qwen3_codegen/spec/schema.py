@@ -60,6 +60,9 @@ CHAT: Schema = {
     "tool_format": Key("text", "How the model writes tool calls."),
     "reasoning_format": Key("text", "How the model marks its reasoning."),
     "sampling": Key("mapping", "Defaults of sampling parameters."),
+    "sampling_without_thinking": Key(
+        "mapping", "Those that differ in conversations that have the model answer at once."
+    ),
 }
 
 ARCHITECTURE: Schema = {

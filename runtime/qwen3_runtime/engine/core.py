@@ -243,11 +243,22 @@ class EngineCore:
         ready = [(active, row) for active, row in ready if active.request.max_tokens > 0]
         if not ready:
             return
-        rows = logits[[row for _, row in ready]]
-        tokens = self._sampler.sample(rows, [active.draw for active, _ in ready])
-        logprobs = self._logprobs(rows, tokens, [active for active, _ in ready])
-        for (active, _), token, own in zip(ready, tokens, logprobs, strict=True):
-            yield self._take(active, token, own)
+        drawn: list[tuple[_Active, int, Draw]] = []
+        for active, row in ready:
+            try:
+                drawn.append((active, row, active.draw))
+            except Exception as error:  # a grammar's fault is no fault of the step
+                yield self._ended(active, error)
+        if not drawn:
+            return
+        rows = logits[[row for _, row, _ in drawn]]
+        tokens = self._sampler.sample(rows, [draw for _, _, draw in drawn])
+        logprobs = self._logprobs(rows, tokens, [active for active, _, _ in drawn])
+        for (active, _, _), token, own in zip(drawn, tokens, logprobs, strict=True):
+            try:
+                yield self._take(active, token, own)
+            except Exception as error:
+                yield self._ended(active, error)
 
     def _score_prompt(self, share: Scheduled, logits: FloatRows) -> None:
         """Notes how likely the prompt's tokens were, where that is asked for."""
@@ -323,23 +334,21 @@ class EngineCore:
         )
 
     def _fail(self, shares: SequenceOf[Scheduled], error: Exception) -> list[TokenOutput]:
-        fault = error if isinstance(error, RuntimeFault) else _unforeseen(error)
         failed = [
             self._by_sequence[id(share.sequence)]
             for share in shares
             if id(share.sequence) in self._by_sequence
         ]
-        for active in failed:
-            self._finish(active)
-        return [
-            TokenOutput(
-                request_id=active.request.request_id,
-                token_id=None,
-                finish_reason="error",
-                error=fault,
-            )
-            for active in failed
-        ]
+        return [self._ended(active, error) for active in failed]
+
+    def _ended(self, active: _Active, error: Exception) -> TokenOutput:
+        self._finish(active)
+        return TokenOutput(
+            request_id=active.request.request_id,
+            token_id=None,
+            finish_reason="error",
+            error=error if isinstance(error, RuntimeFault) else _unforeseen(error),
+        )
 
     def _finish(self, active: _Active) -> None:
         self._scheduler.finish(active.sequence)

@@ -21,6 +21,9 @@ class GrammarSpec:
     """The schema as JSON, the expression, or the grammar; empty for ``json_object``."""
     after_token_ids: tuple[int, ...] = ()
     """It holds once these tokens have come one after another, such as the end of a thought."""
+    opening_token_id: int | None = None
+    """The start of a thought that an answer need not have: without it as the first token the
+    grammar holds at once. None where the thought is open from the start."""
 
 
 class Grammar(Protocol):

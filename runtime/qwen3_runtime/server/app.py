@@ -11,6 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from qwen3_runtime.server.chat import chat_router
 from qwen3_runtime.server.completions import completion_router
+from qwen3_runtime.server.embeddings import embedding_router
 from qwen3_runtime.server.errors import install_handlers
 from qwen3_runtime.server.guards import Guards
 from qwen3_runtime.server.metrics import Metrics
@@ -42,9 +43,10 @@ def create_app(model: ServedModel) -> FastAPI:
     install_handlers(app)
     app.include_router(chat_router(model, metrics))
     app.include_router(completion_router(model, metrics))
+    app.include_router(embedding_router(model))
     app.include_router(service_router(model, metrics))
     app.include_router(page_router())
-    app.add_middleware(Guards, settings=model.settings)
+    app.add_middleware(Guards, model=model)
     if model.settings.allowed_origins:
         app.add_middleware(
             CORSMiddleware,

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from qwen3_runtime.chat import AnswerDelta, AnswerParser, answer_parser
-from qwen3_runtime.chat.reasoning import THINK_END
 from qwen3_runtime.sampling import TokenLogprobs
 from qwen3_runtime.sampling.grammar import GrammarSpec
 from qwen3_runtime.server.errors import ApiError
-from qwen3_runtime.server.generation import AnswerWish, TextPiece, generate_text
-from qwen3_runtime.server.logprobs import chat_logprobs
+from qwen3_runtime.server.generation import Answer, AnswerWish, TextPiece, submit_answers
+from qwen3_runtime.server.logprobs import chat_logprobs, prompt_logprobs
 from qwen3_runtime.server.metrics import Metrics
-from qwen3_runtime.server.model import RenderedChat, ServedModel
+from qwen3_runtime.server.model import ServedModel
 from qwen3_runtime.server.params import num_choices, sampling_params
 from qwen3_runtime.server.protocol import ChatCompletionRequest
-from qwen3_runtime.server.streams import event_stream, merged, unless_disconnected
+from qwen3_runtime.server.streams import EventStream, merged, unless_disconnected
+from qwen3_runtime.server.thoughts import Thought, thought_of
 from qwen3_runtime.server.tools import ToolWish, tool_wish
 from qwen3_runtime.server.usage import Usage
+from qwen3_runtime.server.wire import JsonResponse
 from qwen3_runtime.structured import grammar_of_tools, grammar_of_wishes
 
 __all__ = ["chat_router"]
@@ -41,8 +42,11 @@ def chat_router(model: ServedModel, metrics: Metrics) -> APIRouter:
         chat = await _prepare(model, metrics, body)
         seconds = model.settings.request_seconds
         if body.stream:
-            return event_stream(chat.chunks(), seconds)
-        return JSONResponse(await unless_disconnected(request, chat.whole(), seconds))
+            return EventStream(chat.chunks(), seconds, chat.close)
+        try:
+            return JsonResponse(await unless_disconnected(request, chat.whole(), seconds))
+        finally:
+            chat.close()
 
     return router
 
@@ -58,58 +62,65 @@ async def _prepare(
     num_top = body.top_logprobs or 0
     if num_top and not body.logprobs:
         raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
-    params = sampling_params(
-        body, model.default_params, logprobs=num_top if body.logprobs else None
-    )
-    rendered = await model.render_chat(
-        body.messages,
-        tools=list(tools.tools) or None,
-        template_arguments=body.chat_template_kwargs,
-        add_generation_prompt=body.add_generation_prompt,
-    )
     limit = body.max_completion_tokens
     limit = body.max_tokens if limit is None else limit
     if limit is not None and limit < 1:
         raise ApiError(400, f"max_tokens is {limit}, expected at least 1", param="max_tokens")
-    max_tokens = model.room_for(len(rendered.token_ids), limit)
-    grammar = await _grammar(model, body, tools, rendered)
+    rendered = await model.render_chat(
+        body.messages,
+        tools=list(tools.tools) or None,
+        template_arguments=body.chat_template_kwargs,
+        add_generation_prompt=body.add_generation_prompt is not False,
+    )
+    thought = await thought_of(model, rendered.text)
+    params = sampling_params(
+        body,
+        model.default_params if thought.may_come else model.default_params_without_thinking,
+        max_tokens=limit,
+        logprobs=num_top if body.logprobs else None,
+    )
     first_seed = params.seed_or_new()
-    wishes = [
-        AnswerWish(
-            prompt_token_ids=rendered.token_ids,
-            params=params,
-            max_tokens=max_tokens,
-            seed=(first_seed + index) % 2**64,
-            grammar=grammar,
+    wish = AnswerWish(
+        prompt_token_ids=rendered.token_ids,
+        params=params,
+        max_tokens=model.room_for(len(rendered.token_ids), limit),
+        seed=first_seed,
+        grammar=_grammar(model, body, tools, thought),
+    )
+    wishes = [replace(wish, seed=(first_seed + index) % 2**64) for index in range(count)]
+    parsers = [
+        answer_parser(
+            reasoning_format=model.reasoning_format,
+            tool_format=model.tool_format,
+            prompt_text=rendered.text,
+            has_tools=bool(tools.tools),
         )
-        for index in range(count)
+        for _ in wishes
     ]
-    return _ChatCompletion(model, metrics, body, name, rendered.text, bool(tools.tools), wishes)
+    answers = await submit_answers(model, wishes)
+    choices = [_Choice(*entry) for entry in zip(answers, parsers, strict=True)]
+    return _ChatCompletion(model, metrics, body, name, choices)
 
 
-async def _grammar(
-    model: ServedModel, body: ChatCompletionRequest, tools: ToolWish, rendered: RenderedChat
+def _grammar(
+    model: ServedModel, body: ChatCompletionRequest, tools: ToolWish, thought: Thought
 ) -> GrammarSpec | None:
-    after: list[int] = []
-    if model.reasoning_format == "think" and _may_think(rendered.text):
-        after = await model.encode(THINK_END, add_special_tokens=False)
-    if tools.must_call:
-        if model.tool_format is None:
-            raise ApiError(400, "this model has no form for tool calls", param="tool_choice")
-        return grammar_of_tools(tools.must_call, after)
-    return grammar_of_wishes(body.model_dump(), after)
-
-
-def _may_think(prompt_text: str) -> bool:
-    """Whether a thought comes first: the prompt has not just closed one."""
-    return not prompt_text.rstrip().endswith(THINK_END)
+    if not tools.must_call:
+        grammar = grammar_of_wishes(body.model_dump(), thought.end_token_ids)
+    elif model.tool_format is None:
+        raise ApiError(400, "this model has no form for tool calls", param="tool_choice")
+    else:
+        grammar = grammar_of_tools(tools.must_call, thought.end_token_ids, only_one=tools.only_one)
+    return grammar and replace(grammar, opening_token_id=thought.opening_token_id)
 
 
 @dataclass(slots=True)
 class _Choice:
     """One of the answers on its way."""
 
+    answer: Answer
     parser: AnswerParser
+    prompt_logprobs: Sequence[TokenLogprobs] | None = None
     finish_reason: str | None = None
 
     def take(self, piece: TextPiece) -> AnswerDelta:
@@ -130,32 +141,24 @@ class _ChatCompletion:
         metrics: Metrics,
         body: ChatCompletionRequest,
         name: str,
-        prompt_text: str,
-        has_tools: bool,
-        wishes: list[AnswerWish],
+        choices: list[_Choice],
     ) -> None:
         self._model = model
         self._metrics = metrics
         self._body = body
-        self._wishes = wishes
-        self._usage = Usage(len(wishes[0].prompt_token_ids))
-        self._choices = [
-            _Choice(
-                answer_parser(
-                    reasoning_format=model.reasoning_format,
-                    tool_format=model.tool_format,
-                    prompt_text=prompt_text,
-                    has_tools=has_tools,
-                )
-            )
-            for _ in wishes
-        ]
+        self._choices = choices
+        self._usage = Usage(choices[0].answer.num_prompt_tokens)
         self._head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": name,
             "system_fingerprint": None,
         }
+
+    def close(self) -> None:
+        """Ends the engine's work on all of it."""
+        for choice in self._choices:
+            choice.answer.close()
 
     async def whole(self) -> dict[str, Any]:
         """Returns the completion once it is complete."""
@@ -175,6 +178,9 @@ class _ChatCompletion:
             for index, choice in enumerate(self._choices)
         ]
         body = {**self._head, "object": "chat.completion", "choices": choices}
+        prompt = self._choices[0].prompt_logprobs
+        if self._body.prompt_logprobs is not None and prompt is not None:
+            body["prompt_logprobs"] = prompt_logprobs(self._model.tokenizer, prompt)
         return {**body, "usage": self._usage.body}
 
     async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
@@ -196,13 +202,12 @@ class _ChatCompletion:
             yield {**head, "choices": [], "usage": self._usage.body}
 
     async def _pieces(self) -> AsyncGenerator[tuple[int, TextPiece], None]:
-        sources = [
-            self._metrics.observed(generate_text(self._model, wish), len(wish.prompt_token_ids))
-            for wish in self._wishes
-        ]
+        sources = [self._metrics.observed(choice.answer) for choice in self._choices]
         async with aclosing(merged(sources)) as pieces:
             async for index, piece in pieces:
                 self._usage.add(piece)
+                if piece.prompt_logprobs is not None:
+                    self._choices[index].prompt_logprobs = piece.prompt_logprobs
                 yield index, piece
 
     def _message(self, deltas: list[AnswerDelta]) -> dict[str, Any]:

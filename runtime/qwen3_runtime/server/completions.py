@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from qwen3_runtime.engine.prefill import check_ids
 from qwen3_runtime.sampling import MAX_LOGPROBS, SamplingParams, TokenLogprobs
 from qwen3_runtime.server.errors import ApiError
-from qwen3_runtime.server.generation import AnswerWish, TextPiece, generate_text
-from qwen3_runtime.server.logprobs import completion_logprobs
+from qwen3_runtime.server.generation import Answer, AnswerWish, TextPiece, submit_answers
+from qwen3_runtime.server.logprobs import completion_logprobs, prompt_logprobs
 from qwen3_runtime.server.metrics import Metrics
 from qwen3_runtime.server.model import ServedModel
 from qwen3_runtime.server.params import num_choices, sampling_params
+from qwen3_runtime.server.prompts import prompt_list
 from qwen3_runtime.server.protocol import CompletionRequest
-from qwen3_runtime.server.streams import event_stream, merged, unless_disconnected
+from qwen3_runtime.server.streams import EventStream, merged, unless_disconnected
 from qwen3_runtime.server.usage import Usage
+from qwen3_runtime.server.wire import JsonResponse
 from qwen3_runtime.structured import grammar_of_wishes
 
 __all__ = ["completion_router"]
-
-_MAX_PROMPTS = 128
 
 
 def completion_router(model: ServedModel, metrics: Metrics) -> APIRouter:
@@ -40,8 +40,11 @@ def completion_router(model: ServedModel, metrics: Metrics) -> APIRouter:
         completion = await _prepare(model, metrics, body)
         seconds = model.settings.request_seconds
         if body.stream:
-            return event_stream(completion.chunks(), seconds)
-        return JSONResponse(await unless_disconnected(request, completion.whole(), seconds))
+            return EventStream(completion.chunks(), seconds, completion.close)
+        try:
+            return JsonResponse(await unless_disconnected(request, completion.whole(), seconds))
+        finally:
+            completion.close()
 
     return router
 
@@ -50,12 +53,14 @@ def completion_router(model: ServedModel, metrics: Metrics) -> APIRouter:
 class _Choice:
     """One of the answers on its way."""
 
-    wish: AnswerWish
+    answer: Answer
+    first_token_id: int
     echo: str
     """The prompt's text, where it is part of the answer."""
     is_scored: bool
     """Whether the prompt's tokens are scored, too."""
     num_chars: int = 0
+    prompt_logprobs: Sequence[TokenLogprobs] | None = None
 
 
 async def _prepare(model: ServedModel, metrics: Metrics, body: CompletionRequest) -> _Completion:
@@ -68,34 +73,40 @@ async def _prepare(model: ServedModel, metrics: Metrics, body: CompletionRequest
     if body.best_of not in (None, count):
         raise ApiError(400, "best_of is not supported beyond n", param="best_of")
     if body.logprobs is not None and not 0 <= body.logprobs <= MAX_LOGPROBS:
-        raise ApiError(400, f"logprobs is {body.logprobs}, expected 0 to {MAX_LOGPROBS}")
+        raise ApiError(
+            400, f"logprobs is {body.logprobs}, expected 0 to {MAX_LOGPROBS}", param="logprobs"
+        )
     if body.max_tokens is not None and body.max_tokens < (0 if body.echo else 1):
         raise ApiError(400, f"max_tokens is {body.max_tokens}", param="max_tokens")
     params = sampling_params(
         body,
         model.default_params,
+        max_tokens=body.max_tokens,
         logprobs=body.logprobs,
         prompt_logprobs=body.logprobs if body.echo else None,
     )
     grammar = grammar_of_wishes(body.model_dump())
-    choices: list[_Choice] = []
-    for prompt in _prompts(body.prompt):
+    wishes: list[AnswerWish] = []
+    echoes: list[str] = []
+    for index, prompt in enumerate(prompt_list(body.prompt, "prompt")):
         ids = await model.encode(prompt) if isinstance(prompt, str) else prompt
-        ids = check_ids(ids, facts.vocab_size, f"prompt {len(choices) // count}")
+        ids = check_ids(ids, facts.vocab_size, f"prompt[{index}]")
         is_score = body.max_tokens == 0
+        first = params.seed_or_new()
         wish = AnswerWish(
             prompt_token_ids=ids,
             params=_scoring(params) if is_score else params,
             max_tokens=0 if is_score else model.room_for(len(ids), body.max_tokens),
-            seed=0,
+            seed=first,
             grammar=grammar,
         )
-        echo = _text(model, prompt) if body.echo else ""
-        first = params.seed_or_new()
-        choices += [
-            _Choice(replace(wish, seed=(first + index) % 2**64), echo, bool(body.echo))
-            for index in range(count)
-        ]
+        wishes += [replace(wish, seed=(first + index) % 2**64) for index in range(count)]
+        echoes += [_text(model, prompt) if body.echo else ""] * count
+    answers = await submit_answers(model, wishes)
+    choices = [
+        _Choice(answer, wish.prompt_token_ids[0], echo, bool(body.echo))
+        for answer, wish, echo in zip(answers, wishes, echoes, strict=True)
+    ]
     return _Completion(model, metrics, body, name, choices)
 
 
@@ -103,18 +114,6 @@ def _scoring(params: SamplingParams) -> SamplingParams:
     """The engine ends a request without new tokens only where it scores the prompt."""
     wanted = 0 if params.prompt_logprobs is None else params.prompt_logprobs
     return replace(params, prompt_logprobs=wanted, min_tokens=0)
-
-
-def _prompts(prompt: str | list[int] | list[str] | list[list[int]]) -> list[str | list[int]]:
-    if isinstance(prompt, str):
-        return [prompt]
-    if not prompt or (len(prompt) > _MAX_PROMPTS and not isinstance(prompt[0], int)):
-        raise ApiError(
-            400, f"prompt has {len(prompt)} entries, expected 1 to {_MAX_PROMPTS}", param="prompt"
-        )
-    if isinstance(prompt[0], int):
-        return [prompt]
-    return list(prompt)
 
 
 def _text(model: ServedModel, prompt: str | list[int]) -> str:
@@ -139,7 +138,7 @@ class _Completion:
         self._body = body
         self._choices = choices
         prompts = choices[:: body.n or 1]
-        self._usage = Usage(sum(len(choice.wish.prompt_token_ids) for choice in prompts))
+        self._usage = Usage(sum(choice.answer.num_prompt_tokens for choice in prompts))
         self._head = {
             "id": f"cmpl-{uuid.uuid4().hex}",
             "object": "text_completion",
@@ -147,6 +146,11 @@ class _Completion:
             "model": name,
             "system_fingerprint": None,
         }
+
+    def close(self) -> None:
+        """Ends the engine's work on all of it."""
+        for choice in self._choices:
+            choice.answer.close()
 
     async def whole(self) -> dict[str, Any]:
         """Returns the completion once it is complete."""
@@ -165,8 +169,9 @@ class _Completion:
                 "text": "".join(texts[index]),
                 "logprobs": _joined(logprobs[index]) if logprobs[index] else None,
                 "finish_reason": reasons[index],
+                **self._of_prompt(choice),
             }
-            for index in range(len(self._choices))
+            for index, choice in enumerate(self._choices)
         ]
         return {**self._head, "choices": choices, "usage": self._usage.body}
 
@@ -181,12 +186,7 @@ class _Completion:
             yield {**self._head, "choices": [], "usage": self._usage.body}
 
     async def _parts(self) -> AsyncGenerator[tuple[int, dict[str, Any]], None]:
-        sources = [
-            self._metrics.observed(
-                generate_text(self._model, choice.wish), len(choice.wish.prompt_token_ids)
-            )
-            for choice in self._choices
-        ]
+        sources = [self._metrics.observed(choice.answer) for choice in self._choices]
         is_first = [True] * len(self._choices)
         async with aclosing(merged(sources)) as pieces:
             async for index, piece in pieces:
@@ -195,6 +195,8 @@ class _Completion:
                 is_first[index] = False
 
     def _part(self, choice: _Choice, piece: TextPiece, is_first: bool) -> dict[str, Any]:
+        if piece.prompt_logprobs is not None:
+            choice.prompt_logprobs = piece.prompt_logprobs
         echo = choice.echo if is_first else ""
         text = echo + piece.text
         logprobs = None
@@ -207,12 +209,17 @@ class _Completion:
     def _logprobs(
         self, choice: _Choice, tokens: list[TokenLogprobs], is_first: bool
     ) -> dict[str, Any] | None:
-        first = choice.wish.prompt_token_ids[0] if is_first and choice.is_scored else None
+        first = choice.first_token_id if is_first and choice.is_scored else None
         if not tokens and first is None:
             return None
         return completion_logprobs(
             self._model.tokenizer, tokens, choice.num_chars, first_token_id=first
         )
+
+    def _of_prompt(self, choice: _Choice) -> dict[str, Any]:
+        if self._body.prompt_logprobs is None or choice.prompt_logprobs is None:
+            return {}
+        return {"prompt_logprobs": prompt_logprobs(self._model.tokenizer, choice.prompt_logprobs)}
 
 
 def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from qwen3_runtime.errors import QueueFullError, RequestError, RuntimeFault, TokenizerError
+from qwen3_runtime.errors import (
+    EngineGoneError,
+    QueueFullError,
+    RequestError,
+    RuntimeFault,
+    TokenizerError,
+    printable,
+)
+from qwen3_runtime.server.wire import JsonResponse
 
-__all__ = ["ApiError", "api_error", "install_handlers"]
+__all__ = ["ApiError", "api_error", "error_response", "install_handlers"]
 
 _log = logging.getLogger("qwen3_codegen.server")
+
+_MAX_CHARS = 2000
+_FIELD = re.compile(r"[A-Za-z_]\w*(\[\d+\]|\.\w+)*")
+"""Where a fault is, if that is part of a request and no place of this machine."""
+_QUOTED_FIELD = re.compile(r"'(\w+)' ")
 
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     404: "not_found_error",
+    405: "invalid_request_error",
     408: "timeout_error",
     413: "invalid_request_error",
     429: "rate_limit_error",
@@ -43,8 +58,8 @@ class ApiError(Exception):
     ) -> None:
         super().__init__(message)
         self.status = status
-        self.message = message
-        self.param = param
+        self.message = printable(message[:_MAX_CHARS])
+        self.param = None if param is None else printable(param[:_MAX_CHARS])
         self.code = code
 
     @property
@@ -68,15 +83,25 @@ def api_error(error: Exception) -> ApiError:
         case QueueFullError():
             return ApiError(429, "too many requests wait; try again later", code="queue_full")
         case RequestError():
-            return ApiError(400, _sentence(error), param=error.where, code=_code(error))
+            return ApiError(400, _sentence(error), param=_param(error), code=_code(error))
         case TokenizerError():
             return ApiError(400, _sentence(error))
+        case EngineGoneError():
+            return ApiError(503, "the engine is gone; the server's log says why", code="failed")
         case RuntimeFault():
             _log.error("%s", error)
-            return ApiError(500, _sentence(error))
+            return ApiError(500, "the engine failed; the server's log has the details")
         case _:
             _log.error("a request failed", exc_info=error)
             return ApiError(500, "an error inside the server; its log has the details")
+
+
+def _param(error: RequestError) -> str | None:
+    """The field of the request; those of sampling parameters stand in the message."""
+    quoted = _QUOTED_FIELD.match(error.message)
+    if quoted is not None:
+        return quoted[1]
+    return error.where if error.where and _FIELD.fullmatch(error.where) else None
 
 
 def _code(error: RequestError) -> str | None:
@@ -96,29 +121,37 @@ def _sentence(error: RuntimeFault) -> str:
 def install_handlers(app: FastAPI) -> None:
     """Lets every failure of a route end in OpenAI's error object."""
 
-    async def answer(request: Request, error: Exception) -> JSONResponse:
-        found = api_error(error)
-        headers = {"Retry-After": "1"} if found.status in (429, 503) else None
-        return JSONResponse(found.body, found.status, headers)
+    async def answer(request: Request, error: Exception) -> JsonResponse:
+        return error_response(api_error(error))
 
-    async def invalid(request: Request, error: Exception) -> JSONResponse:
+    async def invalid(request: Request, error: Exception) -> JsonResponse:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
         place = [str(part) for part in first.get("loc", ()) if part != "body"]
         is_json = first.get("type") == "json_invalid"
         message = "the body is no valid JSON" if is_json else str(first.get("msg", "invalid"))
         param = None if is_json or not place else ".".join(place)
-        text = message if param is None else f"{param}: {message}"
-        return await answer(request, ApiError(400, text, param=param))
+        text = message if param is None else f"{param[:200]}: {message}"
+        return error_response(ApiError(400, text, param=param))
 
-    async def http(request: Request, error: Exception) -> JSONResponse:
+    async def http(request: Request, error: Exception) -> JsonResponse:
         assert isinstance(error, HTTPException)
-        if error.status_code == 404:
+        text = str(error.detail)
+        if error.status_code in (404, 405):
             text = f"there is no {request.method} {request.url.path}"
-            return await answer(request, ApiError(404, text))
-        return await answer(request, ApiError(error.status_code, str(error.detail)))
+        return error_response(ApiError(error.status_code, text), error.headers)
 
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
     for kind in (ApiError, RuntimeFault, Exception):
         app.add_exception_handler(kind, answer)
+
+
+def error_response(error: ApiError, headers: Mapping[str, str] | None = None) -> JsonResponse:
+    """Returns a failure as an answer, with the headers its status asks for."""
+    own = {
+        401: {"WWW-Authenticate": "Bearer"},
+        429: {"Retry-After": "1"},
+        503: {"Retry-After": "1"},
+    }
+    return JsonResponse(error.body, error.status, {**(headers or {}), **own.get(error.status, {})})

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from qwen3_runtime.engine.core import EngineRequest, TokenOutput
 from qwen3_runtime.sampling import SamplingParams, TokenLogprobs
 from qwen3_runtime.sampling.grammar import GrammarSpec
 from qwen3_runtime.server.model import ServedModel
-from qwen3_runtime.text import IncrementalDetokenizer, StopChecker
+from qwen3_runtime.serving import TokenStream
+from qwen3_runtime.text import IncrementalDetokenizer, StopChecker, Tokenizer
 
-__all__ = ["AnswerWish", "TextPiece", "generate_text"]
+__all__ = ["Answer", "AnswerWish", "TextPiece", "submit_answers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,16 +87,61 @@ class _Text:
         return final
 
 
-async def generate_text(model: ServedModel, wish: AnswerWish) -> AsyncGenerator[TextPiece, None]:
-    """Yields an answer piece by piece, the last one with a finish reason.
+class Answer:
+    """An answer that the engine has queued; to be closed, whether or not it came to its end."""
 
-    Leaving early ends the engine's work on it.
+    def __init__(self, wish: AnswerWish, stream: TokenStream, tokenizer: Tokenizer | None) -> None:
+        self.num_prompt_tokens = len(wish.prompt_token_ids)
+        self._stream = stream
+        self._text = _Text(
+            None if tokenizer is None else tokenizer.stream(),
+            StopChecker(wish.params.stop),
+            wish.params.min_tokens,
+        )
+
+    async def pieces(self) -> AsyncGenerator[TextPiece, None]:
+        """Yields it piece by piece, the last one with a finish reason.
+
+        Raises:
+            RuntimeFault: A step failed, or the engine is gone.
+        """
+        async for output in self._stream:
+            piece = self._text.add(output)
+            yield piece
+            if piece.finish_reason is not None:
+                return
+
+    def close(self) -> None:
+        """Ends the engine's work on it."""
+        self._stream.close()
+
+
+async def submit_answers(model: ServedModel, wishes: Sequence[AnswerWish]) -> list[Answer]:
+    """Queues answers, all of them or none.
 
     Raises:
-        RuntimeFault: The engine cannot serve it, or a step failed.
+        RequestError: The engine cannot serve one.
+        QueueFullError: Too many wait.
+        EngineGoneError: The engine is not there.
     """
-    request = EngineRequest(
-        request_id=uuid.uuid4().hex,
+    tasks = [asyncio.create_task(model.client.submit(_request(model, wish))) for wish in wishes]
+    try:
+        streams = await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            if isinstance(result, TokenStream):
+                result.close()
+        raise
+    return [
+        Answer(wish, stream, model.tokenizer) for wish, stream in zip(wishes, streams, strict=True)
+    ]
+
+
+def _request(model: ServedModel, wish: AnswerWish) -> EngineRequest:
+    return EngineRequest(
+        request_id=f"answer-{uuid.uuid4().hex}",
         prompt_token_ids=tuple(wish.prompt_token_ids),
         params=wish.params,
         max_tokens=wish.max_tokens,
@@ -103,14 +149,3 @@ async def generate_text(model: ServedModel, wish: AnswerWish) -> AsyncGenerator[
         seed=wish.seed,
         grammar=wish.grammar,
     )
-    own = _Text(
-        model.tokenizer.stream() if model.tokenizer is not None else None,
-        StopChecker(wish.params.stop),
-        wish.params.min_tokens,
-    )
-    async with aclosing(model.client.generate(request)) as outputs:
-        async for output in outputs:
-            piece = own.add(output)
-            yield piece
-            if piece.finish_reason is not None:
-                return

@@ -8,7 +8,7 @@ from typing import Any
 from qwen3_runtime.sampling import TokenLogprobs
 from qwen3_runtime.text import Tokenizer
 
-__all__ = ["chat_logprobs", "completion_logprobs"]
+__all__ = ["chat_logprobs", "completion_logprobs", "prompt_logprobs"]
 
 
 def chat_logprobs(tokenizer: Tokenizer, tokens: Sequence[TokenLogprobs]) -> dict[str, Any]:
@@ -32,6 +32,30 @@ def _token(tokenizer: Tokenizer, token_id: int, logprob: float) -> dict[str, Any
         "logprob": max(logprob, -9999.0),  # JSON has no infinity
         "bytes": list(raw),
     }
+
+
+def prompt_logprobs(
+    tokenizer: Tokenizer | None, tokens: Sequence[TokenLogprobs]
+) -> list[dict[str, Any] | None]:
+    """Returns vLLM's ``prompt_logprobs``: nothing for the first token, records by id for others."""
+
+    def record(token_id: int, logprob: float, rank: int) -> dict[str, Any]:
+        text = "" if tokenizer is None else tokenizer.decode([token_id], skip_special_tokens=False)
+        return {"logprob": max(logprob, -9999.0), "rank": rank, "decoded_token": text}
+
+    return [
+        None,
+        *(
+            {
+                str(own.token_id): record(own.token_id, own.logprob, own.rank),
+                **{
+                    str(token): record(token, value, rank)
+                    for rank, (token, value) in enumerate(own.top, 1)
+                },
+            }
+            for own in tokens
+        ),
+    ]
 
 
 def completion_logprobs(

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from qwen3_runtime.server.generation import TextPiece
+from qwen3_runtime.server.generation import Answer, TextPiece
 from qwen3_runtime.serving import EngineClient
 
 __all__ = ["Metrics"]
@@ -57,20 +57,18 @@ class Metrics:
             "e2e_request_latency_seconds", "From the request to its last token", _SECONDS
         )
 
-    async def observed(
-        self, pieces: AsyncGenerator[TextPiece, None], num_prompt_tokens: int
-    ) -> AsyncGenerator[TextPiece, None]:
+    async def observed(self, answer: Answer) -> AsyncGenerator[TextPiece, None]:
         """Passes an answer's pieces on and counts them."""
         started = last = time.perf_counter()
         is_first = True
         is_over = False
         try:
-            async with aclosing(pieces):
+            async with aclosing(answer.pieces()) as pieces:
                 async for piece in pieces:
                     now = time.perf_counter()
                     if is_first:
-                        self._prompt_tokens.inc(num_prompt_tokens)
-                        self._queried_tokens.inc(num_prompt_tokens)
+                        self._prompt_tokens.inc(answer.num_prompt_tokens)
+                        self._queried_tokens.inc(answer.num_prompt_tokens)
                         self._cached_tokens.inc(piece.num_cached_tokens)
                         self._first_token.observe(now - started)
                     else:

@@ -19,6 +19,9 @@ from qwen3_runtime.text import Tokenizer
 
 __all__ = ["RenderedChat", "ServedModel"]
 
+_RESERVED = frozenset({"messages", "tools", "add_generation_prompt", "self"})
+"""What a template gets besides the variables a request names."""
+
 
 @dataclass(frozen=True, slots=True)
 class RenderedChat:
@@ -38,12 +41,16 @@ class ServedModel:
     end_token_ids: frozenset[int]
     default_params: SamplingParams
     """The model's makers' recommendation."""
+    default_params_without_thinking: SamplingParams
+    """The same for conversations that have it answer at once."""
     system_prompt: str | None = None
     tool_format: str | None = None
     reasoning_format: str | None = None
     created: int = field(default_factory=lambda: int(time.time()))
     is_draining: bool = False
     """Whether the server takes no new requests."""
+    num_in_flight: int = 0
+    """HTTP requests that are being answered."""
 
     @property
     def facts(self) -> EngineFacts:
@@ -63,7 +70,7 @@ class ServedModel:
         if name not in self.settings.model_names:
             raise ApiError(
                 404,
-                f"the model '{name}' does not exist; this server has "
+                f"the model '{name[:200]}' does not exist; this server has "
                 f"{', '.join(self.settings.model_names)}",
                 param="model",
                 code="model_not_found",
@@ -96,6 +103,12 @@ class ServedModel:
             TokenizerError: There is no chat template, or it fails.
         """
         taken = template_messages(messages)
+        if reserved := _RESERVED & (template_arguments or {}).keys():
+            raise RequestError(
+                "these are fields of the request itself",
+                where="chat_template_kwargs",
+                got=", ".join(sorted(reserved)),
+            )
         if self.system_prompt is not None and taken[0]["role"] != "system":
             taken.insert(0, {"role": "system", "content": self.system_prompt})
         arguments = {**self.settings.template_arguments, **(template_arguments or {})}

@@ -32,6 +32,7 @@ def sampling_params(
     body: SamplingFields,
     default: SamplingParams,
     *,
+    max_tokens: int | None,
     logprobs: int | None = None,
     prompt_logprobs: int | None = None,
 ) -> SamplingParams:
@@ -39,7 +40,16 @@ def sampling_params(
 
     Raises:
         RequestError: A value is out of range.
+        ApiError: 400 where values do not go together.
     """
+    if max_tokens is not None and (body.min_tokens or 0) > max_tokens:
+        raise ApiError(
+            400, f"min_tokens is {body.min_tokens}, max_tokens {max_tokens}", param="min_tokens"
+        )
+    if prompt_logprobs is None:
+        prompt_logprobs = body.prompt_logprobs
+    if body.prompt_logprobs is not None and body.stream:
+        raise ApiError(400, "prompt_logprobs are not for streams", param="prompt_logprobs")
     given: dict[str, Any] = {
         name: getattr(body, name) for name in _TAKEN if getattr(body, name) is not None
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -10,6 +10,7 @@ __all__ = [
     "ChatCompletionRequest",
     "CompletionRequest",
     "DetokenizeRequest",
+    "EmbeddingRequest",
     "SamplingFields",
     "StreamOptions",
     "TokenizeRequest",
@@ -25,7 +26,7 @@ class _Body(BaseModel):
 class StreamOptions(_Body):
     """What a stream carries besides the answer."""
 
-    include_usage: bool = False
+    include_usage: bool | None = False
 
 
 class SamplingFields(_Body):
@@ -44,6 +45,7 @@ class SamplingFields(_Body):
     logit_bias: dict[str, Number] | None = None
     seed: int | None = None
     n: int | None = 1
+    prompt_logprobs: int | None = None
     max_tokens: int | None = None
     min_tokens: int | None = None
     stop: str | list[str] | None = None
@@ -67,8 +69,8 @@ class ChatCompletionRequest(SamplingFields):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = None
-    add_generation_prompt: bool = True
-    include_reasoning: bool = True
+    add_generation_prompt: bool | None = True
+    include_reasoning: bool | None = True
 
 
 class CompletionRequest(SamplingFields):
@@ -97,3 +99,13 @@ class DetokenizeRequest(_Body):
 
     model: str | None = None
     tokens: list[int]
+
+
+class EmbeddingRequest(_Body):
+    """``POST /v1/embeddings``."""
+
+    model: str | None = None
+    input: str | list[int] | list[str] | list[list[int]]
+    encoding_format: Literal["float", "base64"] | None = "float"
+    dimensions: int | None = None
+    user: str | None = None

@@ -75,7 +75,7 @@ def _add_tokens(router: APIRouter, model: ServedModel) -> None:
 
 
 def _add_health(router: APIRouter, model: ServedModel, metrics: Metrics) -> None:
-    @router.get("/health", tags=["service"])
+    @router.api_route("/health", methods=["GET", "HEAD"], tags=["service"])
     async def health() -> Response:
         state = model.client.state.value
         facts, status = model.client.facts, model.client.status

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
-import logging
+import math
 import os
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
@@ -18,6 +19,7 @@ import uvicorn
 from qwen3_runtime.errors import EngineError
 from qwen3_runtime.sampling import SamplingParams
 from qwen3_runtime.server.app import create_app
+from qwen3_runtime.server.logs import log_to_stderr
 from qwen3_runtime.server.model import ServedModel
 from qwen3_runtime.server.settings import ServerSettings
 from qwen3_runtime.serving import EngineClient, EngineLoader
@@ -25,7 +27,10 @@ from qwen3_runtime.text import Tokenizer
 
 __all__ = ["serve"]
 
-_DRAIN_SECONDS = 30
+_CLOSING_SECONDS = 2
+"""What connections get to close, once no answer is on its way or none is waited for."""
+_KEEP_ALIVE_SECONDS = 75
+"""Longer than clients keep a connection: one that is used again must not be closing just then."""
 _EXIT_FAILED = 2
 
 
@@ -38,6 +43,7 @@ def serve(
     tokenizer: Tokenizer | None,
     end_token_ids: frozenset[int],
     default_params: SamplingParams,
+    default_params_without_thinking: SamplingParams | None = None,
     system_prompt: str | None = None,
     tool_format: str | None = None,
     reasoning_format: str | None = None,
@@ -52,6 +58,8 @@ def serve(
         tokenizer: The model's, None where prompts are token ids only.
         end_token_ids: Tokens that end an answer.
         default_params: What requests get that say nothing.
+        default_params_without_thinking: The same where a model that can think answers at once;
+            None is no difference.
         system_prompt: The model's own, for conversations without one.
         tool_format: How the model writes tool calls.
         reasoning_format: How the model writes thoughts.
@@ -68,16 +76,18 @@ def serve(
         tokenizer=tokenizer,
         end_token_ids=end_token_ids,
         default_params=default_params,
+        default_params_without_thinking=default_params_without_thinking or default_params,
         system_prompt=system_prompt,
         tool_format=tool_format,
         reasoning_format=reasoning_format,
     )
-    _log_to_stderr()
+    log_to_stderr(settings.log_format)
     config = uvicorn.Config(
         create_app(model),
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
+        timeout_graceful_shutdown=_CLOSING_SECONDS,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         server_header=False,
     )
     server = _Server(config, model)
@@ -86,19 +96,28 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """Refuses new requests as soon as it is told to end; those in flight go on."""
+    """Told to end, it listens on until answers on their way are done, and refuses new requests."""
 
     def __init__(self, config: uvicorn.Config, model: ServedModel) -> None:
         super().__init__(config)
         self._model = model
+        self._deadline = math.inf
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Called by a signal."""
-        if not self._model.is_draining:
-            status = self._model.client.status
-            _say(f"ending; {status.num_running + status.num_waiting} answers are on their way")
+        """Called by a signal; the second one does not wait."""
+        if self._model.is_draining:
+            self.should_exit = self.force_exit = True
+            return
+        _say(f"ending; requests on their way: {self._model.num_in_flight}")
         self._model.is_draining = True
-        super().handle_exit(sig, frame)
+        self._deadline = time.monotonic() + self._model.settings.drain_seconds
+
+    async def on_tick(self, counter: int) -> bool:
+        """Called ten times a second."""
+        is_done = self._model.num_in_flight == 0 or time.monotonic() >= self._deadline
+        if self._model.is_draining and is_done:
+            self.should_exit = True
+        return await super().on_tick(counter)
 
 
 async def _run(server: _Server, listener: socket.socket, model: ServedModel, url: str) -> int:
@@ -154,13 +173,6 @@ def _welcome(model: ServedModel, url: str) -> str:
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
-
-
-def _log_to_stderr() -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
 # ---- the socket -----------------------------------------------------------------------------

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from qwen3_runtime.server.errors import ApiError, api_error
+from qwen3_runtime.server.wire import json_bytes
 
-__all__ = ["event_stream", "merged", "unless_disconnected"]
+__all__ = ["EventStream", "merged", "unless_disconnected"]
 
 T = TypeVar("T")
 
 _PING_SECONDS = 15.0
-_PING = ": still here\n\n"
+_PING = b": still here\n\n"
 """A comment: keeps proxies from closing the connection, and clients never see it."""
 
 
@@ -62,7 +63,7 @@ async def unless_disconnected(request: Request, work: Awaitable[T], seconds: flo
         ApiError: 408 when it takes too long; 499 when the client is gone, which nobody reads.
     """
     task = asyncio.ensure_future(work)
-    watcher = asyncio.create_task(_disconnected(request))
+    watcher = asyncio.create_task(_disconnected(request.receive))
     try:
         done, _ = await asyncio.wait(
             {task, watcher}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
@@ -82,38 +83,73 @@ def _too_slow() -> ApiError:
     return ApiError(408, "the request took longer than this server lets one take", code="timeout")
 
 
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
         pass
 
 
-def event_stream(chunks: AsyncGenerator[dict[str, Any], None], seconds: float) -> StreamingResponse:
-    """Returns chunks as OpenAI's server-sent events, ended by ``[DONE]``.
+class EventStream(StreamingResponse):
+    """Chunks as OpenAI's server-sent events, ended by ``[DONE]``.
 
-    A failure on the way is an event with an error object. The client's leaving closes ``chunks``.
+    A failure on the way is an event with an error object.
+
+    Args:
+        chunks: What to send.
+        seconds: Longest time it may take.
+        on_close: Called when it is over, because all was sent or the client left.
     """
-    return StreamingResponse(
-        _events(chunks, seconds),
-        media_type="text/event-stream",
-        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
-    )
+
+    def __init__(
+        self,
+        chunks: AsyncGenerator[dict[str, Any], None],
+        seconds: float,
+        on_close: Callable[[], None],
+    ) -> None:
+        self._events = _events(chunks, seconds)
+        self._seconds = seconds
+        self._on_close = on_close
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(self._events, media_type="text/event-stream", headers=headers)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Sends it, unless the client leaves, or takes nothing for far too long."""
+        sending = asyncio.create_task(self._send(send))
+        leaving = asyncio.create_task(_disconnected(receive))
+        try:
+            await asyncio.wait(
+                {sending, leaving},
+                timeout=self._seconds + _PING_SECONDS,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if sending.done():
+                await sending
+        finally:
+            for task in (sending, leaving):
+                task.cancel()
+            await asyncio.gather(sending, leaving, return_exceptions=True)
+            self._on_close()
+
+    async def _send(self, send: Send) -> None:
+        async with aclosing(self._events):
+            await self.stream_response(send)
 
 
 async def _events(
     chunks: AsyncGenerator[dict[str, Any], None], seconds: float
-) -> AsyncIterator[str]:
-    async with aclosing(chunks):
+) -> AsyncGenerator[bytes, None]:
+    async with aclosing(chunks), aclosing(_with_pings(chunks, seconds)) as events:
         try:
-            async for event in _with_pings(chunks, time.monotonic() + seconds):
+            async for event in events:
                 yield event
         except Exception as error:
             yield _event(api_error(error).body)
-    yield "data: [DONE]\n\n"
+    yield b"data: [DONE]\n\n"
 
 
 async def _with_pings(
-    chunks: AsyncGenerator[dict[str, Any], None], deadline: float
-) -> AsyncIterator[str]:
+    chunks: AsyncGenerator[dict[str, Any], None], seconds: float
+) -> AsyncGenerator[bytes, None]:
+    deadline = time.monotonic() + seconds
     following = asyncio.ensure_future(anext(chunks, None))
     try:
         while True:
@@ -134,5 +170,5 @@ async def _with_pings(
         await asyncio.gather(following, return_exceptions=True)
 
 
-def _event(body: dict[str, Any]) -> str:
-    return f"data: {json.dumps(body, ensure_ascii=False, separators=(',', ':'))}\n\n"
+def _event(body: dict[str, Any]) -> bytes:
+    return b"data: " + json_bytes(body) + b"\n\n"

@@ -20,6 +20,8 @@ class ToolWish:
     """For the chat template; none where the request forbids calls."""
     must_call: tuple[Mapping[str, object], ...] = ()
     """Functions of which at least one has to be called."""
+    only_one: bool = False
+    """Whether there must be one call alone, where there must be any."""
 
 
 def tool_wish(body: ChatCompletionRequest) -> ToolWish:
@@ -31,26 +33,26 @@ def tool_wish(body: ChatCompletionRequest) -> ToolWish:
     tools = tuple(body.tools or ())
     functions = {_name(tool, index): tool["function"] for index, tool in enumerate(tools)}
     choice = body.tool_choice or ("auto" if tools else "none")
-    if choice == "none":
+    if choice == "none" or (choice == "auto" and not tools):
         return ToolWish()
     if not tools:
         raise ApiError(400, "tool_choice needs tools", param="tool_choice")
     if choice == "auto":
         return ToolWish(tools)
     if choice == "required":
-        return ToolWish(tools, tuple(functions.values()))
+        return ToolWish(tools, tuple(functions.values()), body.parallel_tool_calls is False)
     name = None
     if isinstance(choice, dict):
         function = choice.get("function")
         name = function.get("name") if isinstance(function, dict) else None
-    if name not in functions:
+    if not isinstance(name, str) or name not in functions:
         raise ApiError(
             400,
-            f"tool_choice is {choice!r}, expected none, auto, required, or one of the tools: "
-            f"{', '.join(functions)}",
+            f"tool_choice is {repr(choice)[:80]}, expected none, auto, required, "
+            f"or one of the tools: {', '.join(functions)[:500]}",
             param="tool_choice",
         )
-    return ToolWish(tools, (functions[name],))
+    return ToolWish(tools, (functions[name],), only_one=True)
 
 
 def _name(tool: Mapping[str, object], index: int) -> str:

@@ -5,6 +5,7 @@ never held up by a step, nor holds one up.
 """
 
 from qwen3_runtime.serving.client import EngineClient, EngineState
+from qwen3_runtime.serving.stream import TokenStream
 from qwen3_runtime.serving.worker import EngineLoader, LoadedEngine
 
-__all__ = ["EngineClient", "EngineLoader", "EngineState", "LoadedEngine"]
+__all__ = ["EngineClient", "EngineLoader", "EngineState", "LoadedEngine", "TokenStream"]

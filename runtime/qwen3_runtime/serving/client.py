@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import enum
 import multiprocessing
+import queue
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from multiprocessing.connection import Connection
 
+from qwen3_runtime.engine.batch import FloatRows
 from qwen3_runtime.engine.core import CoreStatus, EngineRequest, TokenOutput
-from qwen3_runtime.errors import EngineError, RuntimeFault
+from qwen3_runtime.errors import EngineGoneError, QueueFullError, RuntimeFault
 from qwen3_runtime.serving.messages import (
     Abort,
+    Accepted,
     Add,
     Command,
+    Embed,
+    Embedded,
     EngineFacts,
     Failed,
     News,
@@ -24,6 +29,7 @@ from qwen3_runtime.serving.messages import (
     Refused,
     Stop,
 )
+from qwen3_runtime.serving.stream import TokenStream
 from qwen3_runtime.serving.worker import EngineLoader, run_engine
 
 __all__ = ["EngineClient", "EngineState"]
@@ -65,7 +71,9 @@ class EngineClient:
         self._load = load
         self._max_queue = max_queue
         self._on_progress = on_progress
-        self._streams: dict[str, asyncio.Queue[TokenOutput | RuntimeFault]] = {}
+        self._streams: dict[str, TokenStream] = {}
+        self._vectors: dict[str, asyncio.Future[FloatRows]] = {}
+        self._outbox: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._changed = asyncio.Event()
         self.state = EngineState.LOADING
         self.facts: EngineFacts | None = None
@@ -89,7 +97,8 @@ class EngineClient:
         their_commands.close()
         their_news.close()
         self._loop = asyncio.get_running_loop()
-        threading.Thread(target=self._listen, args=(news,), name="news", daemon=True).start()
+        for target, argument in ((self._listen, news), (self._speak, self._commands)):
+            threading.Thread(target=target, args=(argument,), daemon=True).start()
 
     @property
     def pid(self) -> int | None:
@@ -100,12 +109,31 @@ class EngineClient:
         """Returns when the engine can serve.
 
         Raises:
-            EngineError: It cannot be loaded; the message says why.
+            EngineGoneError: It cannot be loaded; the message says why.
         """
         while self.state is EngineState.LOADING:
             self._changed.clear()
             await self._changed.wait()
         self._require_ready()
+
+    async def submit(self, request: EngineRequest) -> TokenStream:
+        """Queues a request and returns what comes of it, to be closed by whoever has it.
+
+        Raises:
+            RequestError: The engine cannot serve it.
+            QueueFullError: Too many wait.
+            EngineGoneError: The engine is not there.
+        """
+        self._require_ready()
+        stream = TokenStream(lambda: self._forget(request.request_id))
+        self._streams[request.request_id] = stream
+        self._outbox.put(Add(request))
+        try:
+            await stream.accepted()
+        except BaseException:
+            stream.close()
+            raise
+        return stream
 
     async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenOutput, None]:
         """Yields what every step gives a request; leaving early ends its work.
@@ -115,30 +143,38 @@ class EngineClient:
             QueueFullError: Too many wait.
             EngineError: The engine is not there, or a step failed.
         """
-        self._require_ready()
-        stream: asyncio.Queue[TokenOutput | RuntimeFault] = asyncio.Queue()
-        self._streams[request.request_id] = stream
-        self._send(Add(request))
-        is_over = False
+        stream = await self.submit(request)
         try:
-            while not is_over:
-                output = await stream.get()
-                is_over = isinstance(output, RuntimeFault) or output.finish_reason is not None
-                if isinstance(output, RuntimeFault):
-                    raise output
-                if output.error is not None:
-                    raise output.error
+            async for output in stream:
                 yield output
         finally:
-            del self._streams[request.request_id]
-            if not is_over and self.state is EngineState.READY:
-                self._send(Abort((request.request_id,)))
+            stream.close()
+
+    async def embed(self, request_id: str, token_ids: Sequence[int]) -> FloatRows:
+        """Returns the vector of a prompt, [hidden_size]; prompts take turns with steps.
+
+        Raises:
+            RequestError: The engine cannot serve it.
+            QueueFullError: Too many wait.
+            EngineError: The engine is not there, or failed.
+        """
+        self._require_ready()
+        if self._max_queue is not None and len(self._vectors) >= self._max_queue:
+            raise QueueFullError("too many prompts wait", got=len(self._vectors))
+        vector: asyncio.Future[FloatRows] = self._loop.create_future()
+        self._vectors[request_id] = vector
+        try:
+            self._outbox.put(Embed(request_id, tuple(token_ids)))
+            return await vector
+        finally:
+            del self._vectors[request_id]
 
     async def stop(self) -> None:
         """Ends the engine's process; streams that still run end with an error."""
         if self.state in (EngineState.LOADING, EngineState.READY):
             self.state = EngineState.STOPPED
-            self._send(Stop())
+            self._outbox.put(Stop())
+        self._outbox.put(None)
         await asyncio.to_thread(self._process.join, _EXIT_SECONDS)
         if self._process.is_alive():
             self._process.kill()
@@ -146,17 +182,23 @@ class EngineClient:
 
     def _require_ready(self) -> None:
         if self.state is not EngineState.READY:
-            raise EngineError(
-                "the engine is not there",
-                got=self.state.value,
-                hint=self.failure,
+            raise EngineGoneError(
+                "the engine is not there", got=self.state.value, hint=self.failure
             )
 
-    def _send(self, command: Command) -> None:
+    def _forget(self, request_id: str) -> None:
+        """Called when a stream is closed."""
+        stream = self._streams.pop(request_id)
+        if not stream.is_over and self.state is EngineState.READY:
+            self._outbox.put(Abort((request_id,)))
+
+    def _speak(self, commands: Connection) -> None:
+        """Runs in a thread of its own: a pipe is full while a step takes long."""
         try:
-            self._commands.send(command)
-        except (BrokenPipeError, OSError):
-            self._lose("the engine's process is gone")
+            while (command := self._outbox.get()) is not None:
+                commands.send(command)
+        except OSError:
+            return  # the process is gone, which the listener notices
 
     def _listen(self, news: Connection) -> None:
         """Runs in a thread of its own: hands news to the event loop until there are no more."""
@@ -178,8 +220,13 @@ class EngineClient:
                 self.status = status
                 for output in outputs:
                     self._deliver(output.request_id, output)
+            case Accepted(request_id):
+                self._deliver(request_id, None)
             case Refused(request_id, error):
                 self._deliver(request_id, error)
+                self._settle(request_id, error)
+            case Embedded(request_id, vector):
+                self._settle(request_id, vector)
             case Progress(text):
                 if self._on_progress is not None:
                     self._on_progress(text)
@@ -190,10 +237,19 @@ class EngineClient:
                 self.failure = message
                 self._turn(EngineState.FAILED)
 
-    def _deliver(self, request_id: str, output: TokenOutput | RuntimeFault) -> None:
+    def _deliver(self, request_id: str, news: TokenOutput | RuntimeFault | None) -> None:
         stream = self._streams.get(request_id)
         if stream is not None:
-            stream.put_nowait(output)
+            stream.put(news)
+
+    def _settle(self, request_id: str, result: FloatRows | RuntimeFault) -> None:
+        future = self._vectors.get(request_id)
+        if future is None or future.done():
+            return
+        if isinstance(result, RuntimeFault):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
 
     def _lose(self, message: str) -> None:
         """The process is gone: nobody waits for what will not come."""
@@ -201,7 +257,9 @@ class EngineClient:
             self.failure = self.failure or message
             self._turn(EngineState.FAILED)
         for stream in self._streams.values():
-            stream.put_nowait(EngineError(message))
+            stream.put(EngineGoneError(message))
+        for request_id in list(self._vectors):
+            self._settle(request_id, EngineGoneError(message))
 
     def _turn(self, state: EngineState) -> None:
         if self.state is not EngineState.STOPPED:

@@ -10,13 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from qwen3_runtime.engine.core import CoreStatus, EngineRequest, TokenOutput
 from qwen3_runtime.errors import RuntimeFault
 
 __all__ = [
     "Abort",
+    "Accepted",
     "Add",
     "Command",
+    "Embed",
+    "Embedded",
     "EngineFacts",
     "Failed",
     "News",
@@ -43,11 +49,19 @@ class Abort:
 
 
 @dataclass(frozen=True, slots=True)
+class Embed:
+    """Make a vector of a prompt."""
+
+    request_id: str
+    token_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the process; what is in flight is lost."""
 
 
-Command: TypeAlias = Add | Abort | Stop
+Command: TypeAlias = Add | Abort | Embed | Stop
 """To the engine."""
 
 
@@ -60,6 +74,8 @@ class EngineFacts:
     vocab_size: int
     num_blocks: int
     kv_cache_bytes: int
+    can_embed: bool = False
+    """Whether prompts can be made into vectors."""
     description: Mapping[str, object] = field(default_factory=dict)
     """Device, lowering, dtype, ops, memory: for people and ``/health``; JSON values."""
     notes: tuple[str, ...] = ()
@@ -88,11 +104,26 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """A request was queued."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """A request was not queued."""
 
     request_id: str
     error: RuntimeFault
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vector of a prompt."""
+
+    request_id: str
+    vector: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,5 +134,5 @@ class Outputs:
     status: CoreStatus
 
 
-News: TypeAlias = Progress | Ready | Failed | Refused | Outputs
+News: TypeAlias = Progress | Ready | Failed | Accepted | Refused | Embedded | Outputs
 """From the engine."""

@@ -5,19 +5,22 @@ from __future__ import annotations
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Protocol
 
-from qwen3_runtime.engine.batch import Engine
-from qwen3_runtime.engine.core import EngineCore
-from qwen3_runtime.errors import RuntimeFault
+from qwen3_runtime.engine.batch import Engine, FloatRows
+from qwen3_runtime.engine.core import EngineCore, EngineRequest
+from qwen3_runtime.errors import EngineError, RequestError, RuntimeFault
 from qwen3_runtime.sampling.grammar import GrammarCompiler
 from qwen3_runtime.serving.messages import (
     Abort,
+    Accepted,
     Add,
     Command,
+    Embed,
+    Embedded,
     EngineFacts,
     Failed,
     News,
@@ -41,6 +44,18 @@ class LoadedEngine:
     engine: Engine
     facts: EngineFacts
     compile_grammar: GrammarCompiler | None = None
+    embed: Embedder | None = None
+
+
+class Embedder(Protocol):
+    """Makes vectors of prompts."""
+
+    def __call__(self, token_ids: Sequence[int], /) -> FloatRows:
+        """Returns the vector of a prompt, [hidden_size], of length 1.
+
+        Raises:
+            RuntimeFault: It cannot be made.
+        """
 
 
 class EngineLoader(Protocol):
@@ -77,7 +92,7 @@ def run_engine(
             loaded.engine, max_queue=max_queue, compile_grammar=loaded.compile_grammar
         )
         news.send(Ready(loaded.facts))
-        _Loop(core, commands, news).run()
+        _Loop(core, loaded.embed, commands, news).run()
         _check_books(core)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # nobody is there to serve
@@ -102,6 +117,7 @@ def _check_books(core: EngineCore) -> None:
 @dataclass(slots=True)
 class _Loop:
     core: EngineCore
+    embed: Embedder | None
     commands: Connection
     news: Connection
     last_status: float = 0.0
@@ -116,16 +132,38 @@ class _Loop:
                 self._carry_out(command)
             self._step()
 
-    def _carry_out(self, command: Add | Abort) -> None:
+    def _carry_out(self, command: Add | Abort | Embed) -> None:
         match command:
             case Add(request):
-                try:
-                    self.core.add(request)
-                except RuntimeFault as error:
-                    self._tell(Refused(request.request_id, error))
+                self._tell(self._answer_to(request))
             case Abort(request_ids):
                 self.core.abort(request_ids)
                 self._tell(Outputs((), self.core.status))
+            case Embed(request_id, token_ids):
+                self._tell(self._vector_of(request_id, token_ids))
+
+    def _answer_to(self, request: EngineRequest) -> Accepted | Refused:
+        try:
+            self.core.add(request)
+        except RuntimeFault as error:
+            return Refused(request.request_id, error)
+        except Exception as error:  # one request must not end the process of all
+            fault = EngineError(
+                "a request cannot be queued", got=f"{type(error).__name__}: {error}"
+            )
+            return Refused(request.request_id, fault)
+        return Accepted(request.request_id)
+
+    def _vector_of(self, request_id: str, token_ids: tuple[int, ...]) -> Embedded | Refused:
+        try:
+            if self.embed is None:
+                raise RequestError("this engine makes no vectors")
+            return Embedded(request_id, self.embed(token_ids))
+        except RuntimeFault as error:
+            return Refused(request_id, error)
+        except Exception as error:
+            got = f"{type(error).__name__}: {error}"
+            return Refused(request_id, EngineError("a prompt cannot be embedded", got=got))
 
     def _step(self) -> None:
         outputs = self.core.step()

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 
 import llguidance
 import numpy as np
 from numpy.typing import NDArray
 
-from qwen3_runtime.errors import EngineError, RequestError
+from qwen3_runtime.errors import RequestError
 from qwen3_runtime.sampling.grammar import Grammar, GrammarSpec
 from qwen3_runtime.text import Tokenizer
 
 __all__ = ["LlguidanceCompiler"]
 
 _MAX_CHARS = 1 << 18
+# The default lets an expression such as ((a{999}){999}){999} hold every stream up for seconds.
+_LIMITS = llguidance.LLParserLimits(initial_lexer_fuel=100_000, verbose_errors=False)
 
 
 class LlguidanceCompiler:
@@ -39,12 +40,17 @@ class LlguidanceCompiler:
         Raises:
             RequestError: It cannot be compiled; the message says why.
         """
-        matcher = llguidance.LLMatcher(self._tokenizer, _grammar(spec), log_level=0)
-        if matcher.is_error():
-            raise RequestError(
-                f"this {spec.kind} cannot be compiled", got=matcher.get_error()[:500]
+        try:
+            matcher = llguidance.LLMatcher(
+                self._tokenizer, _grammar(spec), log_level=0, limits=_LIMITS
             )
-        return _FollowedGrammar(matcher, spec.after_token_ids)
+        except (ValueError, TypeError, RecursionError) as error:
+            raise RequestError(
+                f"this {spec.kind} cannot be compiled", got=str(error)[:500]
+            ) from None
+        if fault := matcher.get_error() or _first_token_error(matcher):
+            raise RequestError(f"this {spec.kind} cannot be compiled", got=fault[:500])
+        return _FollowedGrammar(matcher, spec)
 
 
 class _ByteLevelVocabulary:
@@ -90,26 +96,47 @@ def _grammar(spec: GrammarSpec) -> str:
     raise RequestError("there is no such kind of grammar", got=spec.kind)
 
 
+def _first_token_error(matcher: llguidance.LLMatcher) -> str:
+    """What is too large is noticed no sooner than with a token, and then by the step of others."""
+    trial = matcher.deep_copy()
+    allowed = np.flatnonzero(
+        np.unpackbits(np.frombuffer(trial.compute_bitmask(), np.uint8), bitorder="little")
+    )
+    if len(allowed):
+        trial.consume_token(int(allowed[0]))
+    return trial.get_error()
+
+
 class _FollowedGrammar:
     """Waits for the end of a thought, where one comes first, and holds from then on."""
 
-    def __init__(self, matcher: llguidance.LLMatcher, after: Sequence[int]) -> None:
+    def __init__(self, matcher: llguidance.LLMatcher, spec: GrammarSpec) -> None:
         self._matcher = matcher
-        self._after = tuple(after)
+        self._after = spec.after_token_ids
+        self._opening = spec.opening_token_id if spec.after_token_ids else None
         self._last: tuple[int, ...] = ()
-        self._is_on = not after
+        self._is_on = not self._after or self._opening is not None
 
     def mask(self) -> NDArray[np.uint32] | None:
         """See ``Grammar``."""
         if not self._is_on:
             return None
-        return np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
+        bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint32)
+        if self._opening is not None:
+            bits = bits.copy()
+            bits[self._opening // 32] |= np.uint32(1 << self._opening % 32)
+        return bits
 
     def accept(self, token_id: int) -> None:
         """See ``Grammar``."""
-        if self._is_on:
+        opening, self._opening = self._opening, None
+        if opening is not None and token_id == opening:
+            self._is_on = False
+        elif self._is_on:
             if not self._matcher.consume_token(token_id):
-                raise EngineError("a grammar refused its own token", got=self._matcher.get_error())
-            return
-        self._last = (*self._last, token_id)[-len(self._after) :]
-        self._is_on = self._last == self._after
+                raise RequestError(
+                    "the grammar cannot be followed any further", got=self._matcher.get_error()
+                )
+        else:
+            self._last = (*self._last, token_id)[-len(self._after) :]
+            self._is_on = self._last == self._after

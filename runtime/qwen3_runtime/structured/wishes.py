@@ -81,13 +81,17 @@ def _of_format(wish: object) -> tuple[str, object]:
 
 
 def grammar_of_tools(
-    functions: Sequence[Mapping[str, object]], after_token_ids: Sequence[int] = ()
+    functions: Sequence[Mapping[str, object]],
+    after_token_ids: Sequence[int] = (),
+    *,
+    only_one: bool = False,
 ) -> GrammarSpec:
     """Returns the grammar of at least one call of these functions, in Hermes' form.
 
     Args:
         functions: ``name`` and ``parameters`` (a JSON schema) of each that may be called.
         after_token_ids: It holds once these have come, such as the end of a thought.
+        only_one: Whether a second call is one too many.
     """
     calls = [
         {
@@ -103,7 +107,7 @@ def grammar_of_tools(
     ]
     lark = "\n".join(
         (
-            'start: call ("\\n" call)*',
+            "start: call" if only_one else 'start: call ("\\n" call)*',
             f'call: {json.dumps(TOOL_START)} "\\n" json "\\n" {json.dumps(TOOL_END)}',
             f"json: %json {json.dumps({'anyOf': calls})}",
         )

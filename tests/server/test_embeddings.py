@@ -1,0 +1,48 @@
+"""Vectors: every form of input, both encodings, and a server that makes none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.server.scripted import counts
+from tests.server.test_bad_input import error_of
+from tests.server.test_openai_client import MODEL
+
+PATH = "/v1/embeddings"
+
+
+@pytest.mark.parametrize("encoding", [None, "float"])
+def test_texts_and_token_ids(client, encoding):
+    options = {} if encoding is None else {"encoding_format": encoding}
+    ids = [ord(char) - 33 for char in "abca"]
+    for given in ("abca", ids, ["abca", "b"], [ids, [1]]):
+        answer = client.embeddings.create(model=MODEL, input=given, **options)
+        assert [entry.index for entry in answer.data] == list(range(len(answer.data)))
+        assert len(answer.data) == (
+            2 if isinstance(given[0], list | str) and given != "abca" else 1
+        )
+        np.testing.assert_allclose(answer.data[0].embedding, counts(ids), rtol=1e-6)
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens == 5
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({}, "input"),
+        ({"input": []}, "input"),
+        ({"input": ""}, "input[0]"),
+        ({"input": [9999]}, "input[0]"),
+        ({"input": "x", "dimensions": 3}, "dimensions"),
+        ({"input": "x", "encoding_format": "hex"}, "encoding_format"),
+        ({"input": "x" * 3000}, "input"),
+    ],
+)
+def test_what_cannot_be_embedded(http, fields, param):
+    assert error_of(http.post(PATH, json=fields), 400)["param"] == param
+
+
+def test_a_server_without_names_its_flag(serve):
+    with serve(engine={"embeds": False}).http() as http:
+        error = error_of(http.post(PATH, json={"input": "x"}), 400)
+        assert "--enable-embeddings" in error["message"]

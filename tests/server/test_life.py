@@ -1,0 +1,179 @@
+"""From loading to the end: what clients see, and that no work is left when they leave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.server.live import assert_idle, metric, say, scripted_server
+from tests.server.test_bad_input import CHAT, error_of
+
+LONG = "on and on " * 100
+SLOW = {"step_seconds": 0.02}
+
+
+def engine_pid(server_pid: int) -> int:
+    """The child of a server that runs the engine, not Python's tracker of resources."""
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            is_child = f"\nPPid:\t{server_pid}\n" in status.read_text()
+            command = (status.parent / "cmdline").read_bytes()
+        except OSError:
+            continue
+        if is_child and b"spawn_main" in command:
+            return int(status.parent.name)
+    raise AssertionError("there is no engine")
+
+
+def wait_until(condition) -> None:
+    for _ in range(200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it never came true")
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions"])
+def test_a_client_that_leaves_ends_its_work(serve, stream, path):
+    running = serve(engine={**SLOW, "options": {"max_num_seqs": 2}})
+    body = {"messages": say(LONG), "prompt": say(LONG)[0]["content"], "n": 4, "stream": stream}
+
+    async def leave() -> None:
+        async with httpx.AsyncClient(base_url=running.url, trust_env=False) as client:
+            task = asyncio.create_task(client.post(path, json=body))
+            await asyncio.sleep(0.8)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    with running.http() as http:
+        watcher = threading.Thread(target=lambda: asyncio.run(leave()))
+        watcher.start()
+        wait_until(lambda: metric(http, "num_requests_waiting") == 2)
+        assert metric(http, "num_requests_running") == 2
+        watcher.join()
+        assert_idle(http)
+        assert metric(http, "request_abort_total") == 4
+
+
+def test_loading_and_then_serving():
+    running = scripted_server(wait=False, engine={"load_seconds": 3.0})
+    try:
+        with running.http() as http:
+            health = http.get("/health")
+            assert (health.status_code, health.json()["status"]) == (503, "loading")
+            for stream in (False, True):
+                response = http.post(CHAT, json={"messages": say("Hi"), "stream": stream})
+                assert error_of(response, 503)["code"] == "loading"
+                assert response.headers["retry-after"]
+            assert http.get("/v1/models").json()["data"][0]["id"] == "tiny-qwen3"
+            running.wait_for("is ready at")
+            assert http.get("/health").status_code == 200
+            answer = http.post(CHAT, json={"messages": say("Hi")}).json()
+            assert answer["choices"][0]["message"]["content"] == "Hi"
+    finally:
+        assert running.end() == 0
+
+
+def test_what_cannot_be_loaded_ends_the_server(serve):
+    running = serve(wait=False, engine={"fails": "it is torn"})
+    assert running.process.wait(30) == 2
+    running.wait_for(r"error: script\.safetensors: it is torn")
+    assert "Traceback" not in running.stderr
+
+
+def test_told_to_end_while_it_loads(serve):
+    running = serve(wait=False, engine={"load_seconds": 60})
+    started = time.monotonic()
+    assert running.end() == 0
+    assert time.monotonic() - started < 15
+
+
+def test_running_answers_end_whole(serve):
+    running = serve(engine=SLOW)
+    text = "until the very end " * 5
+    with running.http() as http, running.http() as another:
+        body = {"messages": say(text), "stream": True}
+        with http.stream("POST", CHAT, json=body) as response:
+            lines = response.iter_lines()
+            next(lines)
+            running.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: "ending; requests on their way: 1" in running.stderr)
+            for client in (another, running.http()):
+                error = error_of(client.post(CHAT, json={"messages": say("Hi")}), 503)
+                assert error["code"] == "shutting_down"
+            assert another.get("/health").json()["status"] == "draining"
+            said = "".join(re.findall(r'"content":"([^"]*)"', "\n".join(lines)))
+    assert said == text
+    assert running.process.wait(10) == 0
+    assert "Traceback" not in running.stderr
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_does_not_wait(serve, second):
+    running = serve(engine={"step_seconds": 0.2})
+    pid = engine_pid(running.process.pid)
+    with running.http() as http:
+        body = {"messages": say(LONG), "stream": True}
+        with http.stream("POST", CHAT, json=body) as response:
+            next(response.iter_lines())
+            running.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: "ending;" in running.stderr)
+            time.sleep(0.3)
+            assert running.process.poll() is None
+            running.process.send_signal(second)
+            assert running.process.wait(5) == 0
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_draining_takes_no_longer_than_told(serve):
+    running = serve(engine={"step_seconds": 0.1}, drain_seconds=0.5)
+    body = {"messages": say(LONG), "stream": True}
+    with running.http() as http, http.stream("POST", CHAT, json=body) as response:
+        next(response.iter_lines())
+        started = time.monotonic()
+        assert running.end() == 0
+    assert time.monotonic() - started < 8
+
+
+def test_an_engine_that_dies(serve):
+    running = serve(engine=SLOW)
+    pid = engine_pid(running.process.pid)
+    with running.http() as http:
+        with http.stream("POST", CHAT, json={"messages": say(LONG), "stream": True}) as response:
+            lines = response.iter_lines()
+            next(lines)
+            os.kill(pid, signal.SIGKILL)
+            text = "\n".join(lines)
+        assert '"error"' in text
+        assert text.rstrip().endswith("data: [DONE]")
+        for stream in (False, True):
+            response = http.post(CHAT, json={"messages": say("Hi"), "stream": stream})
+            error_of(response, 503)
+        assert http.get("/health").status_code == 503
+    assert running.end() == 0
+
+
+def test_a_server_that_dies_takes_its_engine_along(serve):
+    running = serve(engine=SLOW)
+    pid = engine_pid(running.process.pid)
+    running.process.kill()
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
+
+
+def test_a_port_that_is_taken(serve):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(AssertionError) as failure:
+            serve(port=port)
+    assert f"port {port} is in use" in str(failure.value)
+    assert f"process {os.getpid()} listens there" in str(failure.value)
