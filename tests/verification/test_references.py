@@ -260,8 +260,12 @@ def test_a_module_that_differs(old, new, name, op, reference, tmp_path):
         ("", "Model", "there is no class 'Model'"),
         ("Model = 3", "Model", "there is no class 'Model'"),
         ("1 / 0", "Model", "ZeroDivisionError"),
+        ("raise SystemExit(0)", "Model", "SystemExit: 0"),
         (USER.replace("self.lm_head = nn", "self.head = nn"), "Model", "head.weight"),
         (USER.replace('c["head_dim"]', 'c["no_such_field"]'), "Model", "no_such_field"),
+        (USER.replace("self.norm(h)", "self.norm(x)"), "Model", "NameError"),
+        (USER.replace("self.model(token_ids)", "self.model(token_ids)[0]"), "Model", "no logits"),
+        (USER.replace("return self.lm_head", "return 1, self.lm_head"), "Model", "tuple"),
     ],
 )
 def test_a_module_that_cannot_be_used(text, name, message, reference, tmp_path):
