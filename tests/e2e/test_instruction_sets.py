@@ -8,14 +8,15 @@ import subprocess
 
 import pytest
 
-from tests.e2e.test_parity import NATIVE, assert_parity
+from tests.e2e.test_parity import assert_parity
 from tests.instruction_sets import NAMES, best, every_instruction_set, on
+from tests.reference.cases import CASES
 
 pytestmark = pytest.mark.compile
 
 # What `native` takes runs all cases in test_parity; asked for by its own name, these.
-FEW = [case for case in NATIVE if case.id in ("qwen3-window-8", "gemma3-softcap", "qwen2-tied")]
-RUNS = [(isa, case) for isa in NAMES for case in (FEW if isa == best() else NATIVE)]
+FEW = [case for case in CASES if case.id in ("qwen3-window-8", "gemma3-softcap", "qwen2-tied")]
+RUNS = [(isa, case) for isa in NAMES for case in (FEW if isa == best() else CASES)]
 
 # The widest registers in each path's code; plain x86-64 has those of SSE2.
 WIDEST = {"portable": "xmm", "avx2": "ymm", "avx512": "zmm"}
