@@ -199,11 +199,11 @@ def user_class(reference: str) -> Any:
             got=reference,
             expected="transformers, interpreter or FILE.py:Class",
         )
-    if not has_torch():
-        raise CodegenError("a PyTorch module needs torch", got=reference, hint=INSTALL_HINT)
     file, name = Path(match["file"]), match["name"]
     if not file.is_file():
         raise CodegenError("the reference's file does not exist", where=file)
+    if not has_torch():
+        raise CodegenError("a PyTorch module needs torch", got=reference, hint=INSTALL_HINT)
     spec = importlib.util.spec_from_file_location(f"_qwen3_reference_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
