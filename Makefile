@@ -22,6 +22,7 @@ help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.installed ## Make .venv and install qwen3-codegen into it, editable
+	@echo "Ready. Go on with: source $(VENV)/bin/activate && qwen3-codegen doctor"
 
 demo: $(VENV)/.installed $(VENV)/.model ## Build an engine for SmolLM2-135M and let it answer a question
 	$(BIN)/python -m qwen3_codegen.cli.demo

@@ -16,8 +16,12 @@ _UNITS = {
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE | re.ASCII)
 
 
-def parse_bytes(text: str) -> int:
+def parse_bytes(text: str, where: str | None = None) -> int:
     """Returns a number of bytes; ``GB`` counts in thousands, ``GiB`` in 1024s.
+
+    Args:
+        text: Such as ``2GiB``.
+        where: The option it was given for.
 
     Raises:
         CodegenError: It is none, or less than one byte.
@@ -27,6 +31,9 @@ def parse_bytes(text: str) -> int:
     count = int(float(found.group(1)) * unit) if found and unit else 0
     if count < 1:
         raise CodegenError(
-            "this is no number of bytes", got=repr(text), expected="such as 2GiB, 512MB or 1048576"
+            "this is no number of bytes",
+            where=where,
+            got=repr(text),
+            expected="such as 2GiB, 512MB or 1048576",
         )
     return count

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from qwen3_codegen.build.standalone import (
 from qwen3_codegen.build.toolchain import find_toolchain, instruction_set
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.emission.emit import emit_engine
-from qwen3_codegen.emission.engine_view import OWN_FOLDER
+from qwen3_codegen.emission.engine_view import OWN_FOLDER, OWN_OPS_FILE
 from qwen3_codegen.emission.render import write_files
 from qwen3_codegen.errors import BuildError, CodegenError, LoweringError
 from qwen3_codegen.frontend import build_graph
@@ -253,6 +254,9 @@ def _check_standalone(options: CompileOptions) -> None:
 
 
 def _put_sources(directory: Path, compiled: CompiledPlan) -> None:
+    if not compiled.plan.own_headers:  # an earlier build may have had some
+        (directory / OWN_OPS_FILE).unlink(missing_ok=True)
+        shutil.rmtree(directory / OWN_FOLDER, ignore_errors=True)
     if compiled.sources is None:
         remove_standalone(directory)
     else:

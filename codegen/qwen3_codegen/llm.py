@@ -115,7 +115,7 @@ class LLM:
             max_model_len=max_model_len,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
-            kv_cache_memory=parse_bytes(kv_cache_memory)
+            kv_cache_memory=parse_bytes(kv_cache_memory, "kv_cache_memory")
             if isinstance(kv_cache_memory, str)
             else kv_cache_memory,
         )

@@ -27,6 +27,7 @@ def test_no_difference(cli, model, tmp_path):
     """Neither the name of a model nor the place of its files is a difference."""
     result = cli("graph", "--spec", "qwen3-1.7b", "--diff", "qwen3-1.7b")
     assert result.succeeded() == ""
+    assert result.stderr == "no difference\n"
     other = Path(tmp_path / "other")
     other.mkdir()
     for file in model.parent.iterdir():

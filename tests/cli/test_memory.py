@@ -33,8 +33,9 @@ def test_sizes(text, count):
 
 @pytest.mark.parametrize("text", ["", "lots", "0", "-1GB", "2 G i B", "1e9", "0.1b", "3XB", "٣GB"])
 def test_sizes_that_are_none(text):
-    with pytest.raises(CodegenError, match="no number of bytes"):
-        parse_bytes(text)
+    with pytest.raises(CodegenError, match="no number of bytes") as caught:
+        parse_bytes(text, "kv_cache_memory")
+    assert str(caught.value).startswith("kv_cache_memory: ")
 
 
 def ready(stderr: str) -> str:

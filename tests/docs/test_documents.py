@@ -10,8 +10,10 @@ from itertools import zip_longest
 import pytest
 
 from qwen3_codegen.cli.main import _parser, main
+from qwen3_codegen.dtypes import DType
 from qwen3_codegen.model_size import model_size
 from qwen3_codegen.spec.catalog import load_model
+from qwen3_codegen.spec.device import load_device
 from tests.docs.markdown import code_of, read_document
 from tests.project.source_tree import ROOT
 
@@ -155,12 +157,19 @@ def test_the_worked_example_is_the_shipped_file():
 
 
 def test_the_small_model_of_the_worked_example_has_a_graph(tmp_path, capsys):
-    (text,) = (block.text for block in ENGLISH.blocks if block.language == "yaml")
+    _, text = (block.text for block in ENGLISH.blocks if block.language == "yaml")
     modelspecs = ROOT / "modelspecs"
     spec = tmp_path / "small.yaml"
     spec.write_text(text.replace("modelspecs", str(modelspecs)), encoding="utf-8")
     assert main(["graph", "--spec", str(spec), "--after", "frontend"]) == 0
     assert capsys.readouterr().out.startswith("graph small: float32")
+
+
+def test_the_device_of_ones_own_loads(tmp_path):
+    text, _ = (block.text for block in ENGLISH.blocks if block.language == "yaml")
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    device = load_device(str(tmp_path / "mine.yaml"))
+    assert (device.name, device.infinicore, device.dtypes) == ("mine", "cambricon", (DType.F16,))
 
 
 def test_the_published_size_is_ours():

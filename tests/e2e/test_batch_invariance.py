@@ -162,6 +162,8 @@ def test_a_copy_is_of_one_group(reference, open_engine):
         (0, [0, 1], [2], "needs one destination"),
         (0, [0], [99], "block 99 is out of range"),
         (0, [-1], [0], "block -1 is out of range"),
+        (0, np.array([2**32]), [1], "whole numbers of 32 bits"),
+        (0, [0.9], [1], "whole numbers of 32 bits"),
         (0, [0, 1], [2, 2], "block 2 is a destination .* twice"),
         (0, [0, 1], [1, 2], "block 1 is a destination and also a source"),
     ],

@@ -87,9 +87,13 @@ def cosine(actual: np.ndarray, expected: np.ndarray) -> float:
     ],
 )
 def test_half_precision_is_near(lowering, id, least_cosine, dtype, reference, open_llm):
-    """As near to float32 as transformers' own model of that dtype."""
     model = reference(id)
     llm = open_llm(model.path, dtype=dtype, lowering=lowering)
+    assert_half_precision(llm, model, dtype, least_cosine)
+
+
+def assert_half_precision(llm, model, dtype, least_cosine):
+    """As near to float32 as transformers' own model of that dtype."""
     assert llm.engine.manifest["dtype"] == dtype
     prompts = model.prompts()
     expected = np.concatenate([model.logits(prompt) for prompt in prompts])

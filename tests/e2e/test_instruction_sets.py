@@ -6,16 +6,19 @@ import platform
 import re
 import subprocess
 
+import numpy as np
 import pytest
 
-from tests.e2e.test_parity import NATIVE, assert_parity
+from tests.e2e.test_devices import assert_half_precision
+from tests.e2e.test_parity import assert_parity
 from tests.instruction_sets import NAMES, best, every_instruction_set, on
+from tests.reference.cases import CASES
 
 pytestmark = pytest.mark.compile
 
 # What `native` takes runs all cases in test_parity; asked for by its own name, these.
-FEW = [case for case in NATIVE if case.id in ("qwen3-window-8", "gemma3-softcap", "qwen2-tied")]
-RUNS = [(isa, case) for isa in NAMES for case in (FEW if isa == best() else NATIVE)]
+FEW = [case for case in CASES if case.id in ("qwen3-window-8", "gemma3-softcap", "qwen2-tied")]
+RUNS = [(isa, case) for isa in NAMES for case in (FEW if isa == best() else CASES)]
 
 # The widest registers in each path's code; plain x86-64 has those of SSE2.
 WIDEST = {"portable": "xmm", "avx2": "ymm", "avx512": "zmm"}
@@ -27,6 +30,17 @@ WIDEST = {"portable": "xmm", "avx2": "ymm", "avx512": "zmm"}
 def test_native_kernels(isa, case, reference, open_llm):
     model = reference(case)
     assert_parity(open_llm(model.path, lowering="native", isa=isa), model)
+
+
+@pytest.mark.parametrize("isa", [on(isa) for isa in (*NAMES, "avx512-bf16")])
+def test_bfloat16(isa, reference, open_llm):
+    """Widened to float32 on all paths but the last, whose products are of pairs."""
+    model = reference("qwen3-gqa-7x2")
+    llm = open_llm(model.path, dtype="bfloat16", lowering="native", isa=isa)
+    assert_half_precision(llm, model, "bfloat16", 0.9995)
+    prompts = model.prompts()
+    for prompt, rows in zip(prompts, llm.logits(prompts), strict=True):
+        np.testing.assert_array_equal(llm.logits([prompt])[0], rows)
 
 
 def widest_registers(directory) -> str:

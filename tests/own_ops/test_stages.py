@@ -11,7 +11,7 @@ import pytest
 
 from qwen3_codegen import LLM
 from qwen3_codegen.cli.main import main
-from qwen3_codegen.compile import CompileOptions, Spelling, plan_model
+from qwen3_codegen.compile import CompileOptions, Spelling, emit_model, plan_model
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import CodegenError, LoweringError, SpecError
 from qwen3_codegen.frontend import build_graph
@@ -184,6 +184,15 @@ def test_unused_headers_stay_out(home, tmp_path):
 def test_engines_without_own_ops_know_nothing_of_them():
     compiled = plan_model(load_model("qwen3-0.6b"), load_device("cpu"), CompileOptions())
     assert not [name for name, text in compiled.files.items() if "own_ops" in name + text]
+
+
+def test_headers_of_an_earlier_build_do_not_stay(home, tmp_path):
+    compiled = plan_model(load_model("qwen3-0.6b"), load_device("cpu"), CompileOptions())
+    folder = tmp_path / compiled.plan.module_name
+    shutil.copytree(home / "ops", folder / "own_ops")
+    (folder / "own_ops.hpp").write_text("// of another engine")
+    assert emit_model(compiled, tmp_path) == folder
+    assert not [path for path in folder.iterdir() if path.name.startswith("own_ops")]
 
 
 @pytest.mark.parametrize("device", ["nvidia", "mlu", "cpu"])

@@ -97,6 +97,13 @@ def test_a_wrong_description_is_named(text: str, message: str, tmp_path: Path) -
     assert error.startswith(f"{file}{message}" if message.startswith(":") else message)
 
 
+def test_a_description_without_a_name_is_one_mistake(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: cambricon\n")
+    message = error_of(load_device, str(file))
+    assert message == f"{file}:1: a device description has no 'device'\n  expected: text"
+
+
 def test_a_device_of_one_release_only_may_be_named(tmp_path: Path) -> None:
     (tmp_path / "mine.yaml").write_text("device: mine\ninfinicore: hygon\n")
     assert load_device(str(tmp_path / "mine.yaml")).infinicore == "hygon"

@@ -233,6 +233,14 @@ def test_other_statements_are_refused(text: str, message: str) -> None:
     assert error_of(parse_statement, text, HERE).startswith(f"a.yaml:7: {message}")
 
 
+def test_a_statement_that_swallowed_the_next_has_a_hint() -> None:
+    """What YAML makes of a list item that is indented further than the one before it."""
+    folded = "v = linear(h, out=[n, 16], bias=b) - q, k = rope(q, k)"
+    hint = "start all '- ' of a list in the same column"
+    assert hint in error_of(parse_statement, folded, HERE)
+    assert hint not in error_of(parse_statement, "v = f(h - q) w = g(h)", HERE)
+
+
 @pytest.mark.parametrize(
     "text",
     [

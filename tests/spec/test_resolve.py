@@ -131,7 +131,7 @@ def test_unknown_fields_are_errors_that_name_a_near_one() -> None:
     assert message.splitlines() == [
         f"config.json:{len(LINES) + 1}: config field 'hiden_size' is unknown to this architecture",
         "  got:      the number 24",
-        "  hint:     did you mean 'hidden_size'?; or --ignore-config-key hiden_size if it does not "
+        "  hint:     did you mean 'hidden_size'? Or --ignore-config-key hiden_size if it does not "
         "change the forward pass",
     ]
     assert "hint:     code from a checkpoint is never run" in changed(trust_remote_code=True)
@@ -257,7 +257,12 @@ def test_overrides_replace_fields() -> None:
         ),
         ("hidden_size", "big", "--set hidden_size: config field 'hidden_size' has the wrong type"),
         ("hidden_size", "", "--set hidden_size: config field 'hidden_size' is null"),
-        ("layer_types", "[1,", "--set layer_types: not JSON\n  got:      [1,"),
+        (
+            "layer_types",
+            "[a]",
+            "--set layer_types: not JSON\n  got:      [a]\n"
+            '  expected: such as --set \'layer_types=["a", "b"]\': ',
+        ),
         ("dtype", "int8", "--set dtype: config field 'dtype' is no dtype of an engine"),
     ],
 )

@@ -75,6 +75,21 @@ def test_what_a_description_does_not_need_is_refused(text: str, message: str) ->
     assert error_of(parse_yaml, text, "f.yaml").startswith(message)
 
 
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("a:\n\t- b", "indent with spaces, not tabs"),
+        ("a:\n  b: 1\n   c: 2", "start in the same column"),
+        ("a:\n  b: 1\nc: 2\n  d: 3", "start in the same column"),
+        ("a:\n  b: 1\n c: 2", "start in the same column"),
+        ("a b\nc: 1", "a key ends in ':'"),
+        ("a:\n  - b\n - c", "start in the same column"),
+    ],
+)
+def test_a_wrong_indentation_has_a_hint(text: str, hint: str) -> None:
+    assert hint in error_of(parse_yaml, text, "f.yaml").partition("  hint:     ")[2]
+
+
 def test_a_long_number_is_never_parsed() -> None:
     message = error_of(parse_yaml, f"a: {'9' * 100_000}", "f.yaml")
     assert message.startswith("f.yaml:1: a number is too large\n  got:      99999")

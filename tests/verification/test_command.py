@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from qwen3_codegen.compile import make_graph
+from qwen3_codegen.cache_contents import clear_cache
+from qwen3_codegen.compile import CompileOptions, make_graph
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.random_checkpoint import first_layers, layers_of_every_kind
 from qwen3_codegen.spec.catalog import load_model
+from qwen3_codegen.spec.device import load_device
 from qwen3_codegen.verification.command import Command, verify_spec
 from qwen3_codegen.verification.script import make_script
+from qwen3_codegen.verification.subject import compiled_subject
 from qwen3_codegen.verification.verifying import default_prompt_len
+from qwen3_runtime.engine.capacity import Limits
 from tests.cli.descriptions import write_tiny_model
 
 
@@ -73,3 +77,15 @@ def test_prompts_look_past_a_window(window, length):
     script = make_script(graph.vocab_size, length, seed=0)
     assert script.max_num_batched_tokens == length
     assert [len(ids) for ids in script.token_ids] == [length + 4, length + 5, 3]
+
+
+def test_the_cache_is_not_cleared_between_building_and_loading(tmp_path, monkeypatch):
+    monkeypatch.setenv("QWEN3_CODEGEN_CACHE", str(tmp_path / "cache"))
+
+    def build(compiled, options, notify):
+        clear_cache()
+
+    spec = load_model(str(write_tiny_model(tmp_path)))
+    subject = compiled_subject(spec, load_device("cpu"), CompileOptions(), None, build)
+    with pytest.raises(CodegenError, match="builds or loads an engine"):
+        subject.ordinary(Limits())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.spec.catalog import load_model
@@ -14,7 +16,7 @@ from qwen3_codegen.verification import Stage, engine_limits, verify_engine
 from qwen3_codegen.verification.interpreter_reference import InterpreterReference
 from qwen3_codegen.verification.script import play
 from qwen3_codegen.verification.tensor_dump import DumpReference, write_dump
-from qwen3_codegen.verification.torch_reference import user_reference
+from qwen3_codegen.verification.torch_reference import TorchReference, user_reference
 from qwen3_runtime.checkpoint import open_checkpoint
 from tests.reference.cases import CASES
 from tests.verification.subjects import (
@@ -26,8 +28,6 @@ from tests.verification.subjects import (
 )
 
 LEFT_OUT = {
-    "qwen3-moe": "transformers stacks experts, whose tensors have other names",
-    "qwen3-moe-mixed": "the same",
     "phi3-longrope-long": "transformers takes short factors for its short sequences",
 }
 
@@ -38,6 +38,7 @@ SEEN = {
     },
     "phi3": {"portable": {"qkv", "gate_up", "a", "mul"}},
     "gemma3": {"portable": {"q_rms_norm", "k_rms_norm", "a"}},
+    "qwen3-moe": {"portable": {"x_rms_norm", "m"}, "native": {"x_rms_norm", "m"}},
 }
 """Values that must be compared in layer 1, at least."""
 
@@ -54,6 +55,57 @@ def test_no_false_alarm(case, lowering, reference):
     wanted = SEEN.get(case.id, {}).get(lowering, set())
     assert {f"layers.1.{name}" for name in wanted} <= values
     assert len(values) >= 7 * len(subject.graph.schedule)
+
+
+def test_stacked_experts_show_a_wrong_mixture(reference):
+    model = reference("qwen3-moe")
+    with open_checkpoint(model.path) as checkpoint:
+        subject = interpreted(
+            load_model(str(model.path), overrides={"norm_topk_prob": "false"}), checkpoint, "native"
+        )
+        report = verified(subject, checkpoint, [torch_reference(model, subject.graph)])
+    first = report.first_wrong
+    assert first is not None
+    assert (first.stage, first.name, first.op) == (Stage.LAYERS, "layers.0.m", "moe")
+    assert first.note == "output of model.layers.0.mlp.experts"
+
+
+class ListedExperts(torch.nn.ModuleList):
+    """Experts as a checkpoint names them, each called with the tokens that chose it."""
+
+    def __init__(self, stacked):
+        super().__init__()
+        for gate_up, down in zip(stacked.gate_up_proj, stacked.down_proj, strict=True):
+            expert = torch.nn.Module()
+            parts = zip(("gate_proj", "up_proj"), gate_up.chunk(2), strict=True)
+            for name, rows in [*parts, ("down_proj", down)]:
+                linear = torch.nn.Linear(*rows.T.shape, bias=False)
+                linear.weight = torch.nn.Parameter(rows.clone())
+                expert.add_module(name, linear)
+            self.append(expert)
+
+    def forward(self, x, chosen, weights):
+        result = torch.zeros_like(x)
+        for number, expert in enumerate(self):
+            rows, ranks = torch.where(chosen == number)
+            if len(rows):
+                middle = torch.nn.functional.silu(expert.gate_proj(x[rows])) * expert.up_proj(
+                    x[rows]
+                )
+                result[rows] += expert.down_proj(middle) * weights[rows, ranks, None]
+        return result
+
+
+def test_experts_that_run_for_their_tokens_alone(reference):
+    model = reference("qwen3-moe")
+    other = copy.deepcopy(model.model)
+    for layer in other.model.layers:
+        layer.mlp.experts = ListedExperts(layer.mlp.experts)
+    with open_checkpoint(model.path) as checkpoint:
+        subject = interpreted(load_model(str(model.path)), checkpoint, "native")
+        user = TorchReference("mine", lambda dtype: other, subject.graph, "model.layers.{layer}.")
+        report = verified(subject, checkpoint, [user])
+    assert report.verdict().startswith("PASS"), report.verdict()
 
 
 @pytest.mark.parametrize("id", ["qwen3-window-8", "jiuge-fm9g-tied", "gemma3-softcap"])
@@ -208,8 +260,12 @@ def test_a_module_that_differs(old, new, name, op, reference, tmp_path):
         ("", "Model", "there is no class 'Model'"),
         ("Model = 3", "Model", "there is no class 'Model'"),
         ("1 / 0", "Model", "ZeroDivisionError"),
+        ("raise SystemExit(0)", "Model", "SystemExit: 0"),
         (USER.replace("self.lm_head = nn", "self.head = nn"), "Model", "head.weight"),
         (USER.replace('c["head_dim"]', 'c["no_such_field"]'), "Model", "no_such_field"),
+        (USER.replace("self.norm(h)", "self.norm(x)"), "Model", "NameError"),
+        (USER.replace("self.model(token_ids)", "self.model(token_ids)[0]"), "Model", "no logits"),
+        (USER.replace("return self.lm_head", "return 1, self.lm_head"), "Model", "tuple"),
     ],
 )
 def test_a_module_that_cannot_be_used(text, name, message, reference, tmp_path):

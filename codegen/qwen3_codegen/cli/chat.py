@@ -12,6 +12,7 @@ from qwen3_codegen.cli.model_options import (
     add_sampling_options,
     open_model,
     require,
+    require_tokenizer,
     sampling_params,
 )
 from qwen3_codegen.errors import CodegenError
@@ -30,6 +31,7 @@ examples:
 
 In a conversation, an empty line or Ctrl-D ends it and Ctrl-C stops an answer.
 """
+_WITHOUT_TEMPLATE = "`qwen3-codegen generate` continues plain text, or token ids: --token-ids 1,2,3"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -54,11 +56,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Asks once, or until the user ends the conversation."""
+    require_tokenizer(args.model, _WITHOUT_TEMPLATE, chat=True)
     with open_model(args, max_num_seqs=1) as llm:
         require(
             llm.tokenizer is not None and llm.tokenizer.chat_template is not None,
             "this checkpoint has no chat template",
-            "`qwen3-codegen generate` continues plain text",
+            _WITHOUT_TEMPLATE,
         )
         params = sampling_params(args, llm)
         system = args.system or llm.spec.chat.system_prompt
@@ -73,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
 def _converse(
     llm: LLM, messages: list[dict[str, str]], params: SamplingParams, thinking: bool
 ) -> int:
+    if sys.stdin.isatty():
+        say("an empty line or Ctrl-D ends the conversation, Ctrl-C stops an answer")
     while True:
         try:
             print("> ", end="", file=sys.stderr, flush=True)

@@ -13,6 +13,7 @@ from qwen3_codegen.frontend import build_graph
 from qwen3_codegen.ir.graph import Graph
 from qwen3_codegen.ir.printer import format_graph, to_dot
 from qwen3_codegen.passes import PIPELINE, PIPELINES, run_pipeline
+from qwen3_codegen.progress import say
 from qwen3_codegen.spec.catalog import load_model
 
 _FRONTEND = "frontend"
@@ -39,7 +40,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default="portable",
         help="whose passes to run (portable)",
     )
-    parser.add_argument("--format", choices=("text", "dot", "svg"), default="text")
+    parser.add_argument(
+        "--format",
+        choices=("text", "dot", "svg"),
+        default="text",
+        help="text (default), dot for Graphviz, or svg, a picture; all on standard output",
+    )
     parser.add_argument(
         "--diff",
         metavar="NAME|FILE",
@@ -82,6 +88,8 @@ def _print_difference(graph: Graph, other: Graph, name: str, other_name: str) ->
     lines = list(difflib.unified_diff(first, second, name, other_name, n=2, lineterm=""))
     for line in lines:
         print(line)
+    if not lines:
+        say("no difference")
     return _EXIT_DIFFERENT if lines else 0
 
 

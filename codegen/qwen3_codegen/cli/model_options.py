@@ -141,8 +141,13 @@ def _limits(engine: Engine) -> str:
     return f"{limits}, {format_bytes(engine.capacity.kv_cache_bytes)} for keys and values"
 
 
-def require_tokenizer(model: str, hint: str) -> None:
+def require_tokenizer(model: str, hint: str, *, chat: bool = False) -> None:
     """Refuses a folder without a tokenizer before an engine is built and weights are read.
+
+    Args:
+        model: As ``--model`` names it.
+        hint: What to do without one.
+        chat: Whether the tokenizer needs a chat template, too.
 
     Raises:
         CodegenError: There is none.
@@ -152,15 +157,19 @@ def require_tokenizer(model: str, hint: str) -> None:
     from qwen3_runtime.text import load_tokenizer
 
     folder = Path(model)
-    if not (folder / "config.json").is_file() or (folder / "tokenizer.json").is_file():
+    if not (folder / "config.json").is_file():
+        return
+    if (folder / "tokenizer.json").is_file() and not chat:
         return
     checkpoint = open_checkpoint(folder)
     try:
-        found = load_tokenizer(checkpoint) is not None
+        tokenizer = load_tokenizer(checkpoint)
     finally:
         checkpoint.close()
-    if not found:
+    if tokenizer is None:
         raise CodegenError("this checkpoint has no tokenizer", where=model, hint=hint)
+    if chat and tokenizer.chat_template is None:
+        raise CodegenError("this checkpoint has no chat template", where=model, hint=hint)
 
 
 def sampling_params(args: argparse.Namespace, llm: LLM) -> SamplingParams:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from qwen3_codegen.emission.cpp import CppIdentifier
-from qwen3_codegen.emission.engine_view import OWN_FOLDER, engine_title, engine_view
+from qwen3_codegen.emission.engine_view import OWN_FOLDER, OWN_OPS_FILE, engine_title, engine_view
 from qwen3_codegen.emission.manifest import manifest_text
 from qwen3_codegen.emission.operators_view import operators_view
 from qwen3_codegen.emission.region_view import region_view
@@ -42,7 +42,7 @@ def emit_engine(
             files[name] = renderer.render(f"native/{name}.jinja", engine)
         if plan.own_headers:
             files |= _own_headers(plan)
-            files["own_ops.hpp"] = renderer.render("native/own_ops.hpp.jinja", engine)
+            files[OWN_OPS_FILE] = renderer.render(f"native/{OWN_OPS_FILE}.jinja", engine)
     else:
         for name in ("engine.hpp", "engine.cpp"):
             files[name] = renderer.render(f"{name}.jinja", engine)

@@ -53,6 +53,8 @@ _TENSOR_OF_A_LAYER = re.compile(r"[\w.-]*\{layer\}\.")
 """What the names of all tensors of a layer begin with."""
 OWN_FOLDER = "own_ops"
 """Folder of the engine with the headers of the user's own ops."""
+OWN_OPS_FILE = "own_ops.hpp"
+"""What includes them."""
 _DTYPES = {
     DType.F32: "INFINI_DTYPE_F32",
     DType.BF16: "INFINI_DTYPE_BF16",

@@ -68,7 +68,8 @@ def hub_failures(model: ModelId) -> Iterator[None]:
             "the hub cannot be reached",
             where=constants.ENDPOINT,
             got=f"{type(error).__name__}: {_first_line(error)}",
-            hint="check the network, or set HF_ENDPOINT to a mirror; what was downloaded is kept",
+            hint="check the network, set HF_ENDPOINT to a mirror, or name a folder or GGUF file "
+            "copied from elsewhere; what was downloaded is kept",
         ) from error
     except errors.LocalEntryNotFoundError as error:
         raise Unreachable(

@@ -89,7 +89,7 @@ def _no_root(root: Path) -> InfiniCoreError:
     """A folder that is not there, or a version that was taken for one."""
     install = "`qwen3-codegen infinicore install`"
     if re.fullmatch(r"v?\d+(\.\d+)+", root.name):
-        hint = f"only {', '.join(_SHA256)} can be installed: {install}"
+        hint = f"{install} installs {', '.join(_SHA256)} for the CPU, and no other release"
     else:
         hint = (
             f"--infinicore DIR takes the folder of InfiniCore's installation; {install} makes one"

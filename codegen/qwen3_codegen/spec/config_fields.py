@@ -138,7 +138,7 @@ def _unknown_field(
         f"config field '{key}' is unknown to this architecture",
         where=source.where(key),
         got=kind_of(value),
-        hint=f"{near}; or {ignore}" if near else ignore,
+        hint=f"{near}{' Or' if near.endswith('?') else '; or'} {ignore}" if near else ignore,
     )
 
 

@@ -132,7 +132,13 @@ def parse_overrides(overrides: Mapping[str, str]) -> dict[str, ConfigValue]:
             try:
                 parsed[key] = freeze(json.loads(text))
             except (ValueError, RecursionError):
-                raise SpecError("not JSON", where=where, got=shorten(text)) from None
+                raise SpecError(
+                    "not JSON",
+                    where=where,
+                    got=shorten(text),
+                    expected=f"""such as --set '{key}=["a", "b"]': text in double quotes, and """
+                    "all of it in single ones for the shell",
+                ) from None
         else:
             parsed[key] = parse_scalar(text.strip(), where)
     return parsed

@@ -110,8 +110,9 @@ def _read_device(
     section = Section(root, "a device description", schema.DEVICE, problems)
     base = _parent(section, file, (*children, file.resolve()))
     name = section.text("device")
-    with problems.collect():
-        check_name(name, section.where("device"), "device")
+    if "device" in section:
+        with problems.collect():
+            check_name(name, section.where("device"), "device")
     infinicore = section.text("infinicore") or (base.infinicore if base else "")
     if not infinicore:
         problems.add(SpecError("'infinicore' is missing", where=root.location))

@@ -60,6 +60,11 @@ _BOOLEAN: dict[type[ast.boolop], str] = {ast.And: "and", ast.Or: "or"}
 _UNARY: dict[type[ast.unaryop], str] = {ast.USub: "-", ast.Not: "not"}
 _CONSTANTS = {"true": True, "false": False, "none": None}
 _WORD = re.compile(r"[A-Za-z_]+")
+_FOLDED = re.compile(r"\s-\s+[A-Za-z_]\w*(\s*,\s*[A-Za-z_]\w*)*\s*=(?!=)")
+"""A list item indented further than the one before it, which YAML takes for the end of that one."""
+_FOLDED_HINT = (
+    "YAML takes the next line for a part of this one: start all '- ' of a list in the same column"
+)
 _RESERVED = frozenset(keyword.kwlist) - {"and", "or", "not", "in", "if", "else"}
 _ALLOWED = (
     "numbers, text, names, dotted names, x[i], [a, b], calls, + - * / // % **, comparisons, "
@@ -168,7 +173,11 @@ def _python_tree(text: str, location: SourceLocation, *, mode: str) -> ast.AST:
             where=location,
             got=shorten(text),
             expected=_ALLOWED,
-            hint=f"'{words[0]}' is a reserved word; choose another name" if words else None,
+            hint=f"'{words[0]}' is a reserved word; choose another name"
+            if words
+            else _FOLDED_HINT
+            if _FOLDED.search(text)
+            else None,
         ) from None
     except (RecursionError, MemoryError, ValueError):
         raise SpecError(

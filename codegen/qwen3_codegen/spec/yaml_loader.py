@@ -114,6 +114,15 @@ def read_text(file: Path, shown: str, *, max_bytes: int = MAX_BYTES) -> str:
         ) from None
 
 
+def _hint(problem: str) -> str | None:
+    """Returns what usually is the matter; the parser names a place at or behind the mistake."""
+    if "'\\t'" in problem:
+        return "indent with spaces, not tabs"
+    if "mapping values are not allowed" in problem or "expected <block end>" in problem:
+        return "all keys or list items of a level start in the same column, and a key ends in ':'"
+    return None
+
+
 def parse_yaml(text: str, shown: str) -> YamlMap:
     """Parses the text of a description; its root must be a mapping.
 
@@ -125,7 +134,9 @@ def parse_yaml(text: str, shown: str) -> YamlMap:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else 1
-        raise SpecError(f"not YAML: {error.problem}", where=f"{shown}:{line}") from None
+        raise SpecError(
+            f"not YAML: {error.problem}", where=f"{shown}:{line}", hint=_hint(error.problem or "")
+        ) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise SpecError(

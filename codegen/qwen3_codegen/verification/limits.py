@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from qwen3_codegen.dtypes import DType
+from qwen3_codegen.ir.ops import OPS
 
 __all__ = [
     "COSINE",
@@ -106,7 +107,14 @@ OP_LIMITS: Mapping[str, OpLimit] = {
         roundings=4, float32=2048, reason="a state that is updated once per token"
     ),
 }
-"""Rows by op; elementwise ops share the last one."""
+"""Rows by op; elementwise ops have one in common."""
+
+_OWN = OpLimit(
+    roundings=4,
+    float32=64,
+    per_root_term=4,
+    reason="an op of the user's own may hold a sum, differences and a few roundings",
+)
 
 
 def op_limit(op: str, dtype: DType, lowering: str, num_terms: int) -> float:
@@ -118,7 +126,7 @@ def op_limit(op: str, dtype: DType, lowering: str, num_terms: int) -> float:
         lowering: ``portable`` or ``native``.
         num_terms: Terms of its longest sum.
     """
-    row = OP_LIMITS.get(op, _ELEMENTWISE)
+    row = OP_LIMITS.get(op, _ELEMENTWISE if op in OPS else _OWN)
     roundings = row.roundings
     if lowering == "portable" and row.portable_roundings is not None:
         roundings = row.portable_roundings

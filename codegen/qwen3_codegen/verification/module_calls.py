@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.verification.measure import Array
 from qwen3_runtime.engine.batch import FloatRows
 
@@ -42,13 +43,16 @@ def module_tensors(model: Any) -> dict[str, dict[str, tuple[str, ...]]]:
 
 
 def record_calls(
-    model: Any, wanted: Iterable[str], sequences: Sequence[Sequence[int]]
+    model: Any, wanted: Iterable[str], sequences: Sequence[Sequence[int]], vocab_size: int
 ) -> tuple[dict[str, ModuleCalls], list[FloatRows]]:
     """Runs sequences one by one without a cache.
 
     Returns:
         The wanted modules that were called exactly once per sequence, in order of their first
         call; and float32 logits of every sequence.
+
+    Raises:
+        CodegenError: The model fails or gives something else than logits.
     """
     modules = dict(model.named_modules())
     calls: dict[str, ModuleCalls] = {}
@@ -72,18 +76,39 @@ def record_calls(
             if name in modules:
                 handle = modules[name].register_forward_hook(hook(name), with_kwargs=True)
                 hooks.callback(handle.remove)
-        logits = [forward_logits(model, sequence) for sequence in sequences]
+        logits = [forward_logits(model, sequence, vocab_size) for sequence in sequences]
     once = {name for name, count in counts.items() if count == len(sequences)}
     return {name: found for name, found in calls.items() if name in once}, logits
 
 
-def forward_logits(model: Any, token_ids: Sequence[int]) -> FloatRows:
-    """Returns float32 logits [num_tokens, vocab_size] of one sequence from its start."""
+def forward_logits(model: Any, token_ids: Sequence[int], vocab_size: int) -> FloatRows:
+    """Returns float32 logits [num_tokens, vocab_size] of one sequence from its start.
+
+    Raises:
+        CodegenError: The model fails or gives something else than logits.
+    """
     import torch
 
-    with torch.inference_mode():
-        output = model(torch.tensor([list(token_ids)]))
-    logits: FloatRows = getattr(output, "logits", output)[0].float().numpy()
+    try:
+        with torch.inference_mode():
+            output = model(torch.tensor([list(token_ids)]))
+    except (Exception, SystemExit) as error:
+        raise CodegenError(
+            "the reference fails",
+            where=type(model).__name__,
+            got=f"{type(error).__name__}: {error}",
+        ) from error
+    found = getattr(output, "logits", output)
+    expected = [1, len(token_ids), vocab_size]
+    if not isinstance(found, torch.Tensor) or list(found.shape) != expected:
+        shape = list(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise CodegenError(
+            "the reference gives no logits",
+            where=type(model).__name__,
+            got=shape,
+            expected=f"a tensor {expected}: one sequence, its tokens, the vocabulary",
+        )
+    logits: FloatRows = found[0].float().numpy()
     return logits
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 
 import numpy as np
 
@@ -35,6 +36,8 @@ __all__ = ["ModuleMap"]
 _DATA_ROLES = {"weight": "x", "q_norm": "q", "k_norm": "k"}
 """The role of a node's data by the role of the weight it meets first."""
 _NORMS = frozenset(("rms_norm", "layer_norm"))
+_EXPERT_ROLES = frozenset(("gate", "up", "down"))
+"""Those of a mixture of experts whose weights hold a matrix per expert."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,11 @@ class _Reader:
     role: str
     weight: Weight
     tensors: tuple[str, ...]
+
+    @property
+    def is_of_experts(self) -> bool:
+        """Whether the weight holds a matrix per expert."""
+        return self.placed.node.op == "moe" and self.role in _EXPERT_ROLES
 
 
 @dataclass(slots=True)
@@ -88,9 +96,12 @@ class ModuleMap:
         }
         self._num_tokens = num_tokens
         self._readers: dict[str, list[_Reader]] = {}
+        self._experts: dict[str, PlacedNode] = {}
         for reader in self._all_readers():
             for tensor in reader.tensors:
                 self._readers.setdefault(tensor, []).append(reader)
+            if reader.is_of_experts:
+                self._experts[_common_module(reader.tensors)] = reader.placed
 
     @property
     def wanted(self) -> list[str]:
@@ -119,6 +130,10 @@ class ModuleMap:
         calls: Mapping[str, ModuleCalls],
         found: _Found,
     ) -> None:
+        if module in self._experts:
+            name = self._experts[module].name
+            found.add(name, f"output of {module}", self._shaped(name, recorded.outputs))
+            return
         takes_ids = recorded.inputs[0].dtype.kind in "iu"
         for own, names in self._tensors[module].items():
             readers = [reader for name in names for reader in self._readers.get(name, [])]
@@ -235,6 +250,11 @@ class ModuleMap:
             owner = owners.get(tensor)
             if owner is not None and owner in calls:
                 continue
+            if all(reader.is_of_experts for reader in readers) and (
+                owner is not None  # an expert runs where a token chose it
+                or _common_module(readers[0].tensors) in calls
+            ):
+                continue
             placed = readers[0].placed
             fault = "does not have" if owner is None else "does not apply (once per sequence)"
             found.unmatched.append(
@@ -257,6 +277,12 @@ class ModuleMap:
                         weight = weights[name]
                         tensors = tuple(tensor_names(weight.expression, layer))
                         yield _Reader(PlacedNode(place, layer, node), role, weight, tensors)
+
+
+def _common_module(tensors: Sequence[str]) -> str:
+    """The module that all experts lie in, and that holds their weights where it stacks them."""
+    parts = zip(*(tensor.split(".") for tensor in tensors), strict=False)
+    return ".".join(each[0] for each in takewhile(lambda each: len(set(each)) == 1, parts))
 
 
 def _is_made_of_rows(expression: Expression) -> bool:

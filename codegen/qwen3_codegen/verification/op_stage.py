@@ -12,6 +12,7 @@ from itertools import groupby
 
 from qwen3_codegen.ir.graph import Graph, Node, Region, Value
 from qwen3_codegen.ir.interpreter import Interpreter, Replayed, places
+from qwen3_codegen.ir.ops import OPS
 from qwen3_codegen.verification.graph_order import PlacedNode
 from qwen3_codegen.verification.limits import op_limit
 from qwen3_codegen.verification.measure import Array, Measurement, measure, worst
@@ -106,11 +107,15 @@ def _which_steps(missed: list[int], measured: Mapping[int, Measurement]) -> str:
 
 
 def _sums(region: Region) -> dict[str, int]:
-    """Terms of the longest sum of each node, by its first result: a row of its data."""
+    """Terms of the longest sum of each node, by its first result: a row of its data.
+
+    Of an op of the user's own, that is the longest row of any input.
+    """
     types = {value.name: value.type for value in region.values()}
 
     def terms(node: Node) -> int:
-        rows = [types[name].shape[-1] for role, name in node.inputs.items() if role in ("x", "q")]
+        roles = ("x", "q") if node.op in OPS else node.inputs
+        rows = [types[name].shape[-1] for role, name in node.inputs.items() if role in roles]
         return max((size for size in rows if isinstance(size, int)), default=1)
 
     return {node.outputs[0].name: terms(node) for node in region.nodes}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from qwen3_codegen.build.builder import BuildResult
+from qwen3_codegen.build.cache import cache_in_use
 from qwen3_codegen.compile import (
     CompiledPlan,
     CompileOptions,
@@ -86,9 +87,10 @@ def compiled_subject(
     stored = with_dtype(spec, plan.dtype)
 
     def load(what: CompiledPlan, how: CompileOptions, limits: Limits) -> CompiledEngine:
-        with status() as notify:
-            directory = build(what, how, notify).directory
-        return engine_class(directory).from_checkpoint(checkpoint, limits=limits)
+        with cache_in_use():  # from before it is built until it is loaded
+            with status() as notify:
+                directory = build(what, how, notify).directory
+            return engine_class(directory).from_checkpoint(checkpoint, limits=limits)
 
     def fit(limits: Limits) -> None:
         check_fit(json.loads(compiled.files["manifest.json"]), checkpoint, limits)

@@ -9,6 +9,7 @@ from itertools import groupby
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from qwen3_codegen.verification.report import Check, Report, Stage
 
@@ -61,7 +62,8 @@ def _table(checks: Sequence[Check], *, with_ops: bool) -> Table:
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
     for cells, failed in _rows(checks, with_ops=with_ops):
-        table.add_row(*cells, style="red" if failed else None)
+        # As they are: in a name of the reference, [x] is no markup.
+        table.add_row(*map(Text, cells), style="red" if failed else None)
     return table
 
 

@@ -74,12 +74,13 @@ class TorchReference:
 
     def logits(self, sequences: Sequence[Sequence[int]]) -> list[FloatRows]:
         """Returns float32 logits of sequences."""
-        return [forward_logits(self._model, sequence) for sequence in sequences]
+        vocab_size = self._graph.vocab_size
+        return [forward_logits(self._model, sequence, vocab_size) for sequence in sequences]
 
     def _observe(self, model: Any, sequences: Sequence[Sequence[int]]) -> Observations:
         lengths = [len(sequence) for sequence in sequences]
         mapped = ModuleMap(self._graph, module_tensors(model), self._layer_prefix, lengths)
-        calls, logits = record_calls(model, mapped.wanted, sequences)
+        calls, logits = record_calls(model, mapped.wanted, sequences, self._graph.vocab_size)
         values, unmatched = mapped.match(calls)
         return Observations(values=values, unmatched=unmatched, logits=logits)
 
@@ -174,7 +175,7 @@ def user_reference(
             return _user_model(model_class, checkpoint).float().eval()
         except CodegenError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise CodegenError(
                 "the reference does not take this checkpoint",
                 where=reference,
@@ -198,11 +199,11 @@ def user_class(reference: str) -> Any:
             got=reference,
             expected="transformers, interpreter or FILE.py:Class",
         )
-    if not has_torch():
-        raise CodegenError("a PyTorch module needs torch", got=reference, hint=INSTALL_HINT)
     file, name = Path(match["file"]), match["name"]
     if not file.is_file():
         raise CodegenError("the reference's file does not exist", where=file)
+    if not has_torch():
+        raise CodegenError("a PyTorch module needs torch", got=reference, hint=INSTALL_HINT)
     spec = importlib.util.spec_from_file_location(f"_qwen3_reference_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
@@ -210,7 +211,7 @@ def user_class(reference: str) -> Any:
     sys.modules[spec.name] = module  # dataclasses and pickling inside it look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise CodegenError(
             "the reference's file cannot be imported",
             where=file,

@@ -45,9 +45,8 @@ void multiply_packed(const Lane* x, const Lane* w, std::size_t vectors, float* t
 //
 // Args:
 //   x: First of MR rows in a packed panel `width` rows wide.
-//   ahead: Distance of the elements to ask memory for meanwhile: those of the columns to come,
-//   which
-//     no hardware foresees. 0 where there are none.
+//   ahead: Distance of the elements to ask memory for meanwhile, 0 where there are none: those of
+//     the columns to come, which no hardware foresees.
 template <typename Step, std::size_t MR, std::size_t NR>
 void multiply_in_place(const Lane* x, std::size_t width, const typename Step::Element* w,
                        std::ptrdiff_t stride, std::ptrdiff_t ahead, std::size_t length,

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 
 from qwen3_runtime.checkpoint import (
     Array,
@@ -165,9 +166,7 @@ class CompiledEngine:
                 got=group,
                 expected=f"0 to {len(self._cache_groups) - 1}",
             )
-        self._native.copy_blocks(
-            group, np.asarray(sources, np.int32), np.asarray(destinations, np.int32)
-        )
+        self._native.copy_blocks(group, _blocks(sources), _blocks(destinations))
 
     def trace(self, batch: Batch, names: Collection[str] | None = None) -> dict[str, FloatRows]:
         """Runs one step and returns its values by name, in order, weights left out.
@@ -203,6 +202,15 @@ class CompiledEngine:
         )
         require_names(names, values, self.directory)
         return values
+
+
+def _blocks(numbers: Sequence[int]) -> npt.NDArray[np.int32]:
+    """Blocks as the native module takes them; a cast alone would make other blocks of some."""
+    given = np.asarray(numbers)
+    blocks = given.astype(np.int32)
+    if given.size and (given.dtype.kind not in "iu" or (blocks != given).any()):
+        raise EngineError("blocks are whole numbers of 32 bits", got=repr(numbers)[:80])
+    return blocks
 
 
 def _arguments(batch: Batch) -> tuple[object, ...]:

@@ -25,13 +25,15 @@ from qwen3_codegen.ir.ops.step import Step
 
 _ACTIVATION_LOWERINGS: Mapping[str, Lowering] = {
     "silu": calls("swiglu"),
-    "gelu": refused("InfiniCore 0.1.0 has no error function; gelu_tanh has a decomposition"),
+    "gelu": refused(
+        "InfiniCore as recorded here has no error function; gelu_tanh has a decomposition"
+    ),
     "gelu_tanh": calls("mul", "add", "causal_softmax", "rearrange"),
     "relu": calls("relu"),
     "relu2": calls("relu", "mul"),
-    "sigmoid": refused("InfiniCore 0.1.0 has no sigmoid operator"),
+    "sigmoid": refused("InfiniCore as recorded here has no sigmoid operator"),
     "softplus": refused("used only by gated_delta_net, which has no decomposition"),
-    "tanh": refused("InfiniCore 0.1.0 has no tanh operator"),
+    "tanh": refused("InfiniCore as recorded here has no tanh operator"),
 }
 _NATIVE_ACTIVATION_LOWERINGS = {
     "softplus": refused("used only by gated_delta_net, which has no kernel yet"),

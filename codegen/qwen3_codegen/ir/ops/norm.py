@@ -89,7 +89,7 @@ LAYER_NORM = OpDef(
     shape_rule=_norm_shape,
     reference=_layer_norm,
     lowerings={
-        "portable": refused("InfiniCore 0.1.0 has no layer_norm operator"),
+        "portable": refused("InfiniCore as recorded here has no layer_norm operator"),
         "native": calls("LayerNorm"),
     },
 )
