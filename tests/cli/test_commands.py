@@ -28,6 +28,7 @@ COMMANDS = [
     "import",
     "infinicore",
     "random",
+    "serve",
     "specs",
 ]
 

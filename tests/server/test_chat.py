@@ -1,4 +1,4 @@
-"""Chats and completions in detail: prompts as the model sees them, streams as they cross the wire."""
+"""Chats and completions in detail: prompts as the model sees them, streams as they are sent."""
 
 from __future__ import annotations
 
@@ -73,13 +73,14 @@ def test_thoughts(http, text, content, reasoning, thinks):
 
 
 def test_nulls_are_nothing(http):
-    names = """
+    names: str = """
         stream stream_options temperature top_p top_k min_p n max_tokens max_completion_tokens stop
         seed logit_bias logprobs top_logprobs tools tool_choice response_format user
         presence_penalty chat_template_kwargs add_generation_prompt include_reasoning
         parallel_tool_calls store metadata reasoning_effort
-    """.split()
-    response = http.post(CHAT, json={"messages": say("Hi"), "model": None, **dict.fromkeys(names)})
+    """
+    nulls = dict.fromkeys(["model", *names.split()])
+    response = http.post(CHAT, json={"messages": say("Hi"), **nulls})
     assert response.json()["choices"][0]["message"]["content"] == "Hi"
 
 
