@@ -72,6 +72,14 @@ def test_thoughts(http, text, content, reasoning, thinks):
     assert "reasoning" not in silent["choices"][0]["message"]
 
 
+@pytest.mark.parametrize("thinks", [True, False])
+def test_each_mode_has_its_own_sampling(http, thinks):
+    """Greedy without a thought, as ``live.py`` recommends it."""
+    body = {"messages": [USER], "chat_template_kwargs": {"enable_thinking": thinks}, "n": 4}
+    answer = http.post(CHAT, json={**body, "min_tokens": 24, "max_tokens": 24}).json()
+    assert (len({json.dumps(each["message"]) for each in answer["choices"]}) > 1) == thinks
+
+
 def test_nulls_are_nothing(http):
     names: str = """
         stream stream_options temperature top_p top_k min_p n max_tokens max_completion_tokens stop

