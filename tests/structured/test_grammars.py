@@ -137,7 +137,7 @@ def test_what_is_too_large_holds_nobody_up():
     started = time.process_time()
     with pytest.raises(RequestError, match="cannot be compiled"):
         COMPILE(GrammarSpec(kind="regex", text="((a{999}){999}){999}"))
-    assert time.process_time() - started < 1.5
+    assert time.process_time() - started < 0.3
 
 
 def test_an_answer_without_a_thought_follows_at_once():
