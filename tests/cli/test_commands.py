@@ -30,6 +30,7 @@ COMMANDS = [
     "infinicore",
     "perplexity",
     "random",
+    "serve",
     "specs",
 ]
 

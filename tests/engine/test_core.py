@@ -159,6 +159,29 @@ def test_answers_follow_their_grammar_and_others_do_not():
 # ---- prompts that begin alike ---------------------------------------------------------------
 
 
+class TornGrammar(EvenTokens):
+    """Fails when it is asked for the third time."""
+
+    def mask(self):
+        self.num_asked = getattr(self, "num_asked", 0) + 1
+        if self.num_asked == 3:
+            raise RequestError("the grammar is torn")
+        return super().mask()
+
+
+def test_a_grammar_that_fails_ends_its_own_answer_alone():
+    core = EngineCore(ToyEngine(), compile_grammar=TornGrammar)
+    spec = GrammarSpec(kind="regex", text="")
+    core.add(request("torn", prompt_of(9), grammar=spec))
+    core.add(request("whole", prompt_of(9, seed=2)))
+    outputs = drain(core)
+    assert len(outputs["torn"]) == 3
+    assert (outputs["torn"][-1].finish_reason, outputs["torn"][-1].token_id) == ("error", None)
+    assert outputs["torn"][-1].error.message == "the grammar is torn"
+    assert tokens_of(outputs["whole"]) == answer(prompt_of(9, seed=2), 5)
+    core.check_integrity()
+
+
 def test_a_known_beginning_is_not_computed_again():
     engine = ToyEngine()
     core = EngineCore(engine)

@@ -135,6 +135,7 @@ def main() -> int:
         tokenizer=tokenizer,
         end_token_ids=frozenset(tokenizer.eos_token_ids),
         default_params=SamplingParams(temperature=0.6, top_p=0.95, top_k=20),
+        default_params_without_thinking=SamplingParams(temperature=0.0),
         tool_format="hermes",
         reasoning_format="think",
     )

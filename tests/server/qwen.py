@@ -22,6 +22,7 @@ MARKERS = ("<think>", "</think>", "<tool_call>", "</tool_call>", "<tool_response
 TEMPLATE = """
 {%- macro opened(role) -%}<|im_start|>{{ role }}
 {% endmacro -%}
+{%- if messages[0].role == 'tool' %}{{ raise_exception('no call came before') }}{% endif -%}
 {%- if tools -%}
 {{- opened('system') -}}
 {%- if messages[0].role == 'system' %}{{ messages[0].content }}

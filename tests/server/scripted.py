@@ -70,7 +70,7 @@ class ScriptedEngine(ToyEngine):
         if self._start in rest:
             turn = len(rest) - rest[::-1].index(self._start)
             rest = rest[turn + len(self._header) :]
-        if rest[: len(self._shut)] == self._shut:
+        if rest[: len(self._shut)] == self._shut != script[: len(self._shut)]:
             rest = rest[len(self._shut) :]
         return script, len(rest)
 

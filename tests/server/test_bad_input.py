@@ -64,6 +64,10 @@ WRONG_CHATS = {
         chat(messages=[USER, {"role": "tool", "content": "x"}]),
         "messages[1].tool_call_id",
     ),
+    "refused by the template": (
+        chat(messages=[{"role": "tool", "content": "x", "tool_call_id": "1"}]),
+        None,
+    ),
     "negative max_tokens": (chat(max_tokens=-1), "max_tokens"),
     "zero max_completion_tokens": (chat(max_completion_tokens=0), "max_tokens"),
     "min above max": (chat(max_tokens=2, min_tokens=3), "min_tokens"),

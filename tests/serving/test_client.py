@@ -40,7 +40,11 @@ async def engine(loader: ToyLoader, **options):
 
 
 async def tokens(client: EngineClient, wanted: EngineRequest) -> list[int | None]:
-    return [output.token_id async for output in client.generate(wanted)]
+    stream = await client.submit(wanted)
+    try:
+        return [output.token_id async for output in stream]
+    finally:
+        stream.close()
 
 
 def test_streams_beside_each_other():

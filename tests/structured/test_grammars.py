@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 
 import jsonschema
 import numpy as np
@@ -130,6 +131,23 @@ def test_calls_of_given_functions():
 def test_what_cannot_be_compiled_is_the_requests_fault(spec):
     with pytest.raises(RequestError):
         COMPILE(spec)
+
+
+def test_what_is_too_large_holds_nobody_up():
+    started = time.process_time()
+    with pytest.raises(RequestError, match="cannot be compiled"):
+        COMPILE(GrammarSpec(kind="regex", text="((a{999}){999}){999}"))
+    assert time.process_time() - started < 0.3
+
+
+def test_an_answer_without_a_thought_follows_at_once():
+    opening, *after = TOKENIZER.encode("<tool_call></think>")
+    spec = GrammarSpec(
+        kind="regex", text="[0-9]{3}", after_token_ids=tuple(after), opening_token_id=opening
+    )
+    assert re.fullmatch("[0-9]{3}", say(spec, 1, likes="abc")[0])
+    text, _ = say(spec, 1, likes="<tool_call>a thought</think>")
+    assert re.fullmatch("<tool_call>a thought</think>[0-9]{3}", text)
 
 
 @pytest.mark.parametrize(

@@ -129,6 +129,8 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Serves until it is told to end."""
     refuse_unavailable(args)
+    if not 0 <= args.port <= 65535:
+        raise CodegenError("--port is out of range", got=args.port, expected="0 to 65535")
     api_keys = _api_keys(args)
     template_arguments = _template_arguments(args)
     from qwen3_codegen.serving import prepare_model

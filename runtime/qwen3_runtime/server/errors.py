@@ -19,6 +19,11 @@ from qwen3_runtime.errors import (
     TokenizerError,
     printable,
 )
+from qwen3_runtime.server.protocol import (
+    ChatCompletionRequest,
+    CompletionRequest,
+    EmbeddingRequest,
+)
 from qwen3_runtime.server.wire import JsonResponse
 
 __all__ = ["ApiError", "api_error", "error_response", "install_handlers"]
@@ -26,8 +31,12 @@ __all__ = ["ApiError", "api_error", "error_response", "install_handlers"]
 _log = logging.getLogger("qwen3_codegen.server")
 
 _MAX_CHARS = 2000
-_FIELD = re.compile(r"[A-Za-z_]\w*(\[\d+\]|\.\w+)*")
-"""Where a fault is, if that is part of a request and no place of this machine."""
+_FIELDS = (
+    ChatCompletionRequest.model_fields.keys()
+    | CompletionRequest.model_fields.keys()
+    | EmbeddingRequest.model_fields.keys()
+)
+"""Faults may also be in files of this machine, which are nobody's business."""
 _QUOTED_FIELD = re.compile(r"'(\w+)' ")
 
 _TYPES = {
@@ -101,7 +110,8 @@ def _param(error: RequestError) -> str | None:
     quoted = _QUOTED_FIELD.match(error.message)
     if quoted is not None:
         return quoted[1]
-    return error.where if error.where and _FIELD.fullmatch(error.where) else None
+    where = error.where or ""
+    return where if re.split(r"[.\[]", where)[0] in _FIELDS else None
 
 
 def _code(error: RequestError) -> str | None:

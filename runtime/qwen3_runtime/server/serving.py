@@ -84,6 +84,7 @@ def serve(
     log_to_stderr(settings.log_format)
     config = uvicorn.Config(
         create_app(model),
+        host=host,
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=_CLOSING_SECONDS,
@@ -135,6 +136,8 @@ async def _announce(server: _Server, model: ServedModel, url: str) -> None:
     """Says when the model is ready; ends the server when it cannot be loaded."""
     while not server.started:
         await asyncio.sleep(0.02)
+    if not _is_loopback(server.config.host) and not model.settings.api_keys:
+        _say("note: no API key is set, so whoever reaches this machine may use the model")
     _say(f"{url} answers 503 until the model is loaded")
     try:
         await model.client.wait_until_loaded()
@@ -203,6 +206,10 @@ def _listen(host: str, port: int) -> socket.socket:
             hint=f"end it, or choose another port: --port {port + 1 if port < 65535 else 8000}",
         ) from None
     return listener
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 def _url(host: str, port: int) -> str:

@@ -7,7 +7,7 @@ import enum
 import multiprocessing
 import queue
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 
 from qwen3_runtime.engine.batch import FloatRows
@@ -134,21 +134,6 @@ class EngineClient:
             stream.close()
             raise
         return stream
-
-    async def generate(self, request: EngineRequest) -> AsyncGenerator[TokenOutput, None]:
-        """Yields what every step gives a request; leaving early ends its work.
-
-        Raises:
-            RequestError: The engine cannot serve it.
-            QueueFullError: Too many wait.
-            EngineError: The engine is not there, or a step failed.
-        """
-        stream = await self.submit(request)
-        try:
-            async for output in stream:
-                yield output
-        finally:
-            stream.close()
 
     async def embed(self, request_id: str, token_ids: Sequence[int]) -> FloatRows:
         """Returns the vector of a prompt, [hidden_size]; prompts take turns with steps.
