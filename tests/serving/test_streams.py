@@ -33,11 +33,15 @@ def pinged(source: Source, seconds: float = 30.0):
     return with_pings(source.events(), ping="ping", every=0.1, seconds=seconds, too_slow=limit)
 
 
-async def drained(source: Source, **options: float) -> list[str]:
-    found = []
-    async with aclosing(pinged(source, **options)) as events:
+async def collect(events, found: list) -> None:
+    async with aclosing(events):
         async for event in events:
             found.append(event)
+
+
+async def drained(source: Source, **options: float) -> list[str]:
+    found: list[str] = []
+    await collect(pinged(source, **options), found)
     return found
 
 
@@ -66,8 +70,7 @@ def test_a_failure_comes_after_what_was_before_it():
     async def read():
         found = []
         with pytest.raises(ValueError, match="broken"):
-            async for event in pinged(Source([0.0, 0.0], ValueError("broken"))):
-                found.append(event)
+            await collect(pinged(Source([0.0, 0.0], ValueError("broken"))), found)
         return found
 
     assert asyncio.run(read()) == ["0", "1"]
@@ -89,8 +92,7 @@ def test_merged_sources_close_and_fail_alike(count):
         sources = [Source([0.0, 0.01], ValueError("broken")) for _ in range(count)]
         found = []
         with pytest.raises(ValueError, match="broken"):
-            async for item in merged([source.events() for source in sources]):
-                found.append(item)
+            await collect(merged([source.events() for source in sources]), found)
         return sources, found
 
     sources, found = asyncio.run(read())
