@@ -21,8 +21,8 @@ async def with_pings(
 ) -> AsyncGenerator[T, None]:
     """Yields events as they come, and pings while none does.
 
-    One task reads all events, rather than a task each: a token of a small model takes a few
-    milliseconds on the processors the engine needs.
+    One task reads all events, rather than a task each, which small models would feel: their tokens
+    take a few milliseconds, on the processors that the serving process shares with the engine.
 
     Args:
         events: What to send; closed at the end.
@@ -47,23 +47,23 @@ async def with_pings(
         finally:
             await events.aclose()
 
-    def look() -> None:
-        nonlocal timer, last
-        if loop.time() - last >= every:
-            last = loop.time()
-            queue.put_nowait(ping)
-        timer = loop.call_at(last + every, look)
+    async def fill() -> None:
+        nonlocal last
+        while True:
+            await asyncio.sleep(last + every - loop.time())
+            if loop.time() - last >= every:
+                last = loop.time()
+                queue.put_nowait(ping)
 
-    timer = loop.call_later(every, look)
     end = loop.call_later(seconds, queue.put_nowait, too_slow)
-    reading = asyncio.create_task(read())
+    tasks = [asyncio.create_task(read()), asyncio.create_task(fill())]
     try:
         while (item := await queue.get()) is not None:
             if isinstance(item, Exception):
                 raise item
             yield item
     finally:
-        timer.cancel()
         end.cancel()
-        reading.cancel()
-        await asyncio.gather(reading, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
