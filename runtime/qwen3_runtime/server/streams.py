@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from qwen3_runtime.server.errors import ApiError, api_error
+from qwen3_runtime.server.pings import with_pings
 from qwen3_runtime.server.wire import json_bytes
 
 __all__ = ["EventStream", "merged", "unless_disconnected"]
@@ -31,6 +31,11 @@ async def merged(
 
     Leaving early closes all of them; a failure of one is raised after the others are closed.
     """
+    if len(sources) == 1:  # the most common case, without a task and a queue
+        async with aclosing(sources[0]) as only:
+            async for first in only:
+                yield 0, first
+        return
     queue: asyncio.Queue[tuple[int, T | None]] = asyncio.Queue()
 
     async def forward(index: int, source: AsyncGenerator[T, None]) -> None:
@@ -137,7 +142,10 @@ class EventStream(StreamingResponse):
 async def _events(
     chunks: AsyncGenerator[dict[str, Any], None], seconds: float
 ) -> AsyncGenerator[bytes, None]:
-    async with aclosing(chunks), aclosing(_with_pings(chunks, seconds)) as events:
+    pings = with_pings(
+        _written(chunks), ping=_PING, every=_PING_SECONDS, seconds=seconds, too_slow=_too_slow()
+    )
+    async with aclosing(pings) as events:
         try:
             async for event in events:
                 yield event
@@ -146,28 +154,10 @@ async def _events(
     yield b"data: [DONE]\n\n"
 
 
-async def _with_pings(
-    chunks: AsyncGenerator[dict[str, Any], None], seconds: float
-) -> AsyncGenerator[bytes, None]:
-    deadline = time.monotonic() + seconds
-    following = asyncio.ensure_future(anext(chunks, None))
-    try:
-        while True:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise _too_slow()
-            done, _ = await asyncio.wait({following}, timeout=min(_PING_SECONDS, left))
-            if not done:
-                yield _PING
-                continue
-            chunk = await following
-            if chunk is None:
-                return
-            following = asyncio.ensure_future(anext(chunks, None))
+async def _written(chunks: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[bytes, None]:
+    async with aclosing(chunks):
+        async for chunk in chunks:
             yield _event(chunk)
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
 
 
 def _event(body: dict[str, Any]) -> bytes:
