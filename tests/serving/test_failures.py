@@ -35,6 +35,7 @@ async def served(loader: ToyLoader):
         tokenizer=None,
         end_token_ids=frozenset(),
         default_params=GREEDY,
+        default_params_without_thinking=GREEDY,
     )
     app = create_app(model)
     async with app.router.lifespan_context(app):
