@@ -49,6 +49,7 @@ def live_server(loader: EchoLoader, api_keys: tuple[str, ...] = ()) -> Iterator[
         tokenizer=echo_tokenizer(),
         end_token_ids=frozenset({EOS}),
         default_params=SamplingParams(temperature=0.0),
+        default_params_without_thinking=SamplingParams(temperature=0.0),
         reasoning_format="think",
     )
     config = uvicorn.Config(create_app(model), log_config=None, timeout_graceful_shutdown=2)
