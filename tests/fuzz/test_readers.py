@@ -14,6 +14,8 @@ from tests.fuzz.readers import READERS
 CORPUS = Path(__file__).parent / "corpus"
 SLOW = {"architecture": 400, "model-spec": 600, "device": 1000, "gguf": 1500, "config": 1500}
 """Inputs of readers that take milliseconds for one."""
+FEWEST = {"chat-template": 4}
+"""Kinds of answers and refusals: templates that fail end in few of them."""
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -23,7 +25,7 @@ def test_a_reader_answers_or_refuses(reader, tmp_path):
     assert report.failures == []
     assert report.facts["inputs"] == count
     assert report.facts["answers"] > 0, "no input was right: the edits are too coarse to get far"
-    assert report.facts["outcomes"] > 10
+    assert report.facts["outcomes"] > FEWEST.get(reader, 10)
     assert report.facts["memory_mib"] < 100
 
 

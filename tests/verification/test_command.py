@@ -44,7 +44,11 @@ def test_without_torch_the_interpreter_is_the_reference(without_torch, tmp_path)
 
 
 @pytest.mark.parametrize("reference", ["transformers", "model.py:Model"])
-def test_without_torch_a_reference_that_needs_it_is_refused(reference, without_torch, tmp_path):
+def test_without_torch_a_reference_that_needs_it_is_refused(
+    reference, without_torch, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.py").write_text("class Model: ...")
     with pytest.raises(CodegenError) as caught:
         verify(tmp_path, reference=reference)
     assert "qwen3-codegen[verify]" in str(caught.value)
