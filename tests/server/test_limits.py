@@ -111,7 +111,7 @@ def test_a_failing_step_fails_its_own(serve):
         events = [event.removeprefix("data: ") for event in response.text.strip().split("\n\n")]
         assert json.loads(events[-2])["error"]["type"] == "server_error"
         assert "the device is gone" not in response.text
-        assert "the device is gone" in running.stderr
+        running.wait_for("the device is gone")
         response = http.post(CHAT, json={"messages": say("Hello")})
         assert response.json()["choices"][0]["message"]["content"] == "Hello"
         assert metric(http, "request_failure_total") == 1
