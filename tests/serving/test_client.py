@@ -40,9 +40,14 @@ async def engine(loader: ToyLoader, **options):
 
 
 async def tokens(client: EngineClient, wanted: EngineRequest) -> list[int | None]:
-    stream = await client.submit(wanted)
+    stream = await client.submit([wanted])
+    found = []
     try:
-        return [output.token_id async for output in stream]
+        while True:
+            for _, output in await stream.take():
+                found.append(output.token_id)
+                if output.finish_reason is not None:
+                    return found
     finally:
         stream.close()
 

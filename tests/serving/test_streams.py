@@ -1,100 +1,113 @@
-"""Events pass as they come; pings fill silence, a limit ends it, leaving closes the source."""
+"""What comes of requests reaches its reader: all of it, in order, and faults after it."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 
 import pytest
 
-from qwen3_runtime.server.pings import with_pings
-from qwen3_runtime.server.streams import merged
+from qwen3_runtime.engine.core import TokenOutput
+from qwen3_runtime.errors import EngineError, QueueFullError
+from qwen3_runtime.serving import TokenStream
+
+FAULT = EngineError("a step failed")
 
 
-class Source:
-    """Gives numbers after pauses, then fails or ends."""
+class Opened:
+    """A stream of requests a, b, ...; notes what is left."""
 
-    def __init__(self, pauses: list[float], failure: Exception | None = None) -> None:
-        self.pauses, self.failure, self.is_closed = pauses, failure, False
-
-    async def events(self):
-        try:
-            for number, pause in enumerate(self.pauses):
-                await asyncio.sleep(pause)
-                yield str(number)
-            if self.failure is not None:
-                raise self.failure
-        finally:
-            self.is_closed = True
+    def __init__(self, count: int = 1) -> None:
+        self.left: list[tuple[str, bool]] = []
+        ids = [chr(ord("a") + index) for index in range(count)]
+        self.stream = TokenStream(ids, lambda *entry: self.left.append(entry))
 
 
-def pinged(source: Source, seconds: float = 30.0):
-    limit = TimeoutError("too slow")
-    return with_pings(source.events(), ping="ping", every=0.1, seconds=seconds, too_slow=limit)
+def output(request_id: str, token: int | None, **more: object) -> TokenOutput:
+    return TokenOutput(request_id, token, **more)
 
 
-async def collect(events, found: list) -> None:
-    async with aclosing(events):
-        async for event in events:
-            found.append(event)
+async def soon(action, *arguments) -> None:
+    asyncio.get_running_loop().call_later(0.02, action, *arguments)
 
 
-async def drained(source: Source, **options: float) -> list[str]:
-    found: list[str] = []
-    await collect(pinged(source, **options), found)
-    return found
-
-
-def test_events_without_silence():
-    source = Source([0.0] * 50 + [0.01] * 30)
-    assert asyncio.run(drained(source)) == [str(number) for number in range(80)]
-    assert source.is_closed
-
-
-def test_silence_is_filled():
-    found = asyncio.run(drained(Source([0.0, 0.45, 0.0])))
-    assert [event for event in found if event != "ping"] == ["0", "1", "2"]
-    assert 3 <= found.count("ping") <= 4
-    assert found[1] == "ping"
-    assert found[-1] == "2"
-
-
-def test_a_limit_ends_it():
-    source = Source([0.02] * 1000)
-    with pytest.raises(TimeoutError, match="too slow"):
-        asyncio.run(drained(source, seconds=0.2))
-    assert source.is_closed
-
-
-def test_a_failure_comes_after_what_was_before_it():
+def test_all_that_came_is_taken_at_once_in_order():
     async def read():
-        found = []
-        with pytest.raises(ValueError, match="broken"):
-            await collect(pinged(Source([0.0, 0.0], ValueError("broken"))), found)
-        return found
+        stream = Opened(2).stream
+        given = [output("a", 1), output("b", 2), output("a", 3)]
+        for each in given:
+            stream.put(each)
+        assert await stream.take() == list(zip((0, 1, 0), given, strict=True))
+        await soon(stream.put, output("b", 4))
+        assert await stream.take() == [(1, output("b", 4))]
 
-    assert asyncio.run(read()) == ["0", "1"]
-
-
-def test_leaving_closes_the_source():
-    async def leave():
-        source = Source([0.0, 60.0])
-        async with aclosing(pinged(source)) as events:
-            assert await anext(events) == "0"
-        return source
-
-    assert asyncio.run(leave()).is_closed
+    asyncio.run(read())
 
 
-@pytest.mark.parametrize("count", [1, 2])
-def test_merged_sources_close_and_fail_alike(count):
+def test_accepted_waits_for_all():
     async def read():
-        sources = [Source([0.0, 0.01], ValueError("broken")) for _ in range(count)]
-        found = []
-        with pytest.raises(ValueError, match="broken"):
-            await collect(merged([source.events() for source in sources]), found)
-        return sources, found
+        stream = Opened(2).stream
+        stream.accept("a")
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(stream.accepted(), 0.05)
+        await soon(stream.accept, "b")
+        await asyncio.wait_for(stream.accepted(), 5)
 
-    sources, found = asyncio.run(read())
-    assert all(source.is_closed for source in sources)
-    assert {(index, "0") for index in range(count)} <= set(found)
+    asyncio.run(read())
+
+
+def test_one_refusal_refuses_all():
+    async def read():
+        opened = Opened(3)
+        stream = opened.stream
+        stream.accept("a")
+        await soon(stream.fail, ["b"], QueueFullError("too many"))
+        with pytest.raises(QueueFullError):
+            await stream.accepted()
+        stream.close()
+        assert opened.left == [("a", True), ("b", False), ("c", True)]
+
+    asyncio.run(read())
+
+
+@pytest.mark.parametrize("by_output", [True, False])
+def test_a_fault_comes_after_what_was_before_it(by_output):
+    async def read():
+        stream = Opened(2).stream
+        stream.put(output("a", 1))
+        if by_output:
+            stream.put(output("b", None, finish_reason="error", error=FAULT))
+        else:
+            stream.fail(["a", "b"], FAULT)
+        assert await stream.take() == [(0, output("a", 1))]
+        for _ in range(2):
+            with pytest.raises(EngineError, match="a step failed"):
+                await stream.take()
+
+    asyncio.run(read())
+
+
+def test_a_nudge_ends_one_wait():
+    async def read():
+        stream = Opened().stream
+        await soon(stream.nudge)
+        assert await stream.take() == []
+        await soon(stream.put, output("a", 1))
+        assert await stream.take() == [(0, output("a", 1))]
+        stream.nudge()
+        stream.put(output("a", 2))
+        assert await stream.take() == [(0, output("a", 2))]
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(stream.take(), 0.05)
+
+    asyncio.run(read())
+
+
+def test_the_engine_hears_once_of_what_is_left():
+    opened = Opened(3)
+    stream = opened.stream
+    stream.put(output("c", 5, finish_reason="stop"))
+    stream.leave(1)
+    assert opened.left == [("b", True)]
+    stream.close()
+    stream.close()
+    assert opened.left == [("b", True), ("a", True), ("c", False)]

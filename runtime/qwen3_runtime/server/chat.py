@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -16,17 +15,17 @@ from qwen3_runtime.chat import AnswerDelta, AnswerParser, answer_parser
 from qwen3_runtime.sampling import TokenLogprobs
 from qwen3_runtime.sampling.grammar import GrammarSpec
 from qwen3_runtime.server.errors import ApiError
-from qwen3_runtime.server.generation import Answer, AnswerWish, TextPiece, submit_answers
+from qwen3_runtime.server.generation import Answers, AnswerWish, submit_answers
 from qwen3_runtime.server.logprobs import chat_logprobs, prompt_logprobs
 from qwen3_runtime.server.metrics import Metrics
 from qwen3_runtime.server.model import ServedModel
 from qwen3_runtime.server.params import num_choices, sampling_params
+from qwen3_runtime.server.pieces import TextPiece
 from qwen3_runtime.server.protocol import ChatCompletionRequest
-from qwen3_runtime.server.streams import EventStream, merged, unless_disconnected
+from qwen3_runtime.server.streams import respond
 from qwen3_runtime.server.thoughts import Thought, thought_of
 from qwen3_runtime.server.tools import ToolWish, tool_wish
 from qwen3_runtime.server.usage import Usage
-from qwen3_runtime.server.wire import JsonResponse
 from qwen3_runtime.structured import grammar_of_tools, grammar_of_wishes
 
 __all__ = ["chat_router"]
@@ -39,21 +38,18 @@ def chat_router(model: ServedModel, metrics: Metrics) -> APIRouter:
     @router.post("/v1/chat/completions")
     @router.post("/chat/completions")
     async def create_chat_completion(body: ChatCompletionRequest, request: Request) -> Response:
-        chat = await _prepare(model, metrics, body)
+        completion, answers = await _prepare(model, metrics, body)
         seconds = model.settings.request_seconds
-        if body.stream:
-            return EventStream(chat.chunks(), seconds, chat.close)
-        try:
-            return JsonResponse(await unless_disconnected(request, chat.whole(), seconds))
-        finally:
-            chat.close()
+        return await respond(
+            request, completion, answers, stream=bool(body.stream), seconds=seconds
+        )
 
     return router
 
 
 async def _prepare(
     model: ServedModel, metrics: Metrics, body: ChatCompletionRequest
-) -> _ChatCompletion:
+) -> tuple[_ChatCompletion, Answers]:
     """Everything that can be wrong with a request is found here, before an answer begins."""
     name = model.check_name(body.model)
     model.facts  # noqa: B018 - raises while there is no engine
@@ -88,18 +84,19 @@ async def _prepare(
         grammar=_grammar(model, body, tools, thought),
     )
     wishes = [replace(wish, seed=(first_seed + index) % 2**64) for index in range(count)]
-    parsers = [
-        answer_parser(
-            reasoning_format=model.reasoning_format,
-            tool_format=model.tool_format,
-            prompt_text=rendered.text,
-            has_tools=bool(tools.tools),
+    choices = [
+        _Choice(
+            answer_parser(
+                reasoning_format=model.reasoning_format,
+                tool_format=model.tool_format,
+                prompt_text=rendered.text,
+                has_tools=bool(tools.tools),
+            )
         )
         for _ in wishes
     ]
-    answers = await submit_answers(model, wishes)
-    choices = [_Choice(*entry) for entry in zip(answers, parsers, strict=True)]
-    return _ChatCompletion(model, metrics, body, name, choices)
+    completion = _ChatCompletion(model, body, name, choices, Usage(len(rendered.token_ids)))
+    return completion, await submit_answers(model, metrics, wishes)
 
 
 def _grammar(
@@ -118,12 +115,15 @@ def _grammar(
 class _Choice:
     """One of the answers on its way."""
 
-    answer: Answer
     parser: AnswerParser
+    deltas: list[AnswerDelta] = field(default_factory=list)
+    logprobs: list[TokenLogprobs] = field(default_factory=list)
     prompt_logprobs: Sequence[TokenLogprobs] | None = None
     finish_reason: str | None = None
 
     def take(self, piece: TextPiece) -> AnswerDelta:
+        if piece.prompt_logprobs is not None:
+            self.prompt_logprobs = piece.prompt_logprobs
         delta = self.parser.add(piece.text)
         if piece.finish_reason is not None:
             delta += self.parser.finish()
@@ -138,83 +138,74 @@ class _ChatCompletion:
     def __init__(
         self,
         model: ServedModel,
-        metrics: Metrics,
         body: ChatCompletionRequest,
         name: str,
         choices: list[_Choice],
+        usage: Usage,
     ) -> None:
         self._model = model
-        self._metrics = metrics
-        self._body = body
+        self._request = body
         self._choices = choices
-        self._usage = Usage(choices[0].answer.num_prompt_tokens)
+        self._usage = usage
         self._head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
             "model": name,
             "system_fingerprint": None,
         }
+        self._chunk_head = {**self._head, "object": "chat.completion.chunk"}
 
-    def close(self) -> None:
-        """Ends the engine's work on all of it."""
-        for choice in self._choices:
-            choice.answer.close()
+    def add(self, index: int, piece: TextPiece) -> None:
+        """See ``Completion``."""
+        choice = self._choices[index]
+        self._usage.add(piece)
+        choice.deltas.append(choice.take(piece))
+        choice.logprobs += piece.logprobs
 
-    async def whole(self) -> dict[str, Any]:
-        """Returns the completion once it is complete."""
-        deltas: list[list[AnswerDelta]] = [[] for _ in self._choices]
-        logprobs: list[list[TokenLogprobs]] = [[] for _ in self._choices]
-        async with aclosing(self._pieces()) as pieces:
-            async for index, piece in pieces:
-                deltas[index].append(self._choices[index].take(piece))
-                logprobs[index] += piece.logprobs
+    def body(self) -> dict[str, Any]:
+        """See ``Completion``."""
         choices = [
             {
                 "index": index,
-                "message": self._message(deltas[index]),
-                "logprobs": self._logprobs(logprobs[index]),
+                "message": self._message(choice.deltas),
+                "logprobs": self._logprobs(choice.logprobs),
                 "finish_reason": choice.finish_reason,
             }
             for index, choice in enumerate(self._choices)
         ]
         body = {**self._head, "object": "chat.completion", "choices": choices}
         prompt = self._choices[0].prompt_logprobs
-        if self._body.prompt_logprobs is not None and prompt is not None:
+        if self._request.prompt_logprobs is not None and prompt is not None:
             body["prompt_logprobs"] = prompt_logprobs(self._model.tokenizer, prompt)
         return {**body, "usage": self._usage.body}
 
-    async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
-        """Yields the completion as it comes."""
+    def first_chunks(self) -> Iterator[dict[str, Any]]:
+        """See ``Completion``."""
         for index in range(len(self._choices)):
             yield self._chunk(index, {"role": "assistant", "content": ""})
-        async with aclosing(self._pieces()) as pieces:
-            async for index, piece in pieces:
-                choice = self._choices[index]
-                delta = choice.take(piece)
-                logprobs = self._logprobs(list(piece.logprobs))
-                if delta or logprobs:
-                    yield self._chunk(index, self._delta(delta), logprobs)
-                if choice.finish_reason is not None:
-                    yield self._chunk(index, {}, finish_reason=choice.finish_reason)
-        options = self._body.stream_options
-        if options is not None and options.include_usage:
-            head = {**self._head, "object": "chat.completion.chunk"}
-            yield {**head, "choices": [], "usage": self._usage.body}
 
-    async def _pieces(self) -> AsyncGenerator[tuple[int, TextPiece], None]:
-        sources = [self._metrics.observed(choice.answer) for choice in self._choices]
-        async with aclosing(merged(sources)) as pieces:
-            async for index, piece in pieces:
-                self._usage.add(piece)
-                if piece.prompt_logprobs is not None:
-                    self._choices[index].prompt_logprobs = piece.prompt_logprobs
-                yield index, piece
+    def chunks(self, index: int, piece: TextPiece) -> Iterator[dict[str, Any]]:
+        """See ``Completion``."""
+        choice = self._choices[index]
+        self._usage.add(piece)
+        delta = choice.take(piece)
+        logprobs = self._logprobs(piece.logprobs)
+        if delta or logprobs:
+            yield self._chunk(index, self._delta(delta), logprobs)
+        if choice.finish_reason is not None:
+            yield self._chunk(index, {}, finish_reason=choice.finish_reason)
+
+    def last_chunks(self) -> Iterator[dict[str, Any]]:
+        """See ``Completion``."""
+        options = self._request.stream_options
+        if options is not None and options.include_usage:
+            yield {**self._chunk_head, "choices": [], "usage": self._usage.body}
 
     def _message(self, deltas: list[AnswerDelta]) -> dict[str, Any]:
         content = "".join(delta.content for delta in deltas)
         reasoning = "".join(delta.reasoning for delta in deltas)
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
-        if reasoning and self._body.include_reasoning:
+        if reasoning and self._request.include_reasoning:
             message |= {"reasoning_content": reasoning, "reasoning": reasoning}
         calls: list[dict[str, Any]] = []
         for part in (part for delta in deltas for part in delta.tool_calls):
@@ -231,7 +222,7 @@ class _ChatCompletion:
         body: dict[str, Any] = {}
         if delta.content:
             body["content"] = delta.content
-        if delta.reasoning and self._body.include_reasoning:
+        if delta.reasoning and self._request.include_reasoning:
             body |= {"reasoning_content": delta.reasoning, "reasoning": delta.reasoning}
         calls = []
         for part in delta.tool_calls:
@@ -247,8 +238,8 @@ class _ChatCompletion:
             body["tool_calls"] = calls
         return body
 
-    def _logprobs(self, tokens: list[TokenLogprobs]) -> dict[str, Any] | None:
-        if not self._body.logprobs or not tokens:
+    def _logprobs(self, tokens: Sequence[TokenLogprobs]) -> dict[str, Any] | None:
+        if not self._request.logprobs or not tokens:
             return None
         return chat_logprobs(self._model.need_tokenizer(), tokens)
 
@@ -265,4 +256,4 @@ class _ChatCompletion:
             "logprobs": logprobs,
             "finish_reason": finish_reason,
         }
-        return {**self._head, "object": "chat.completion.chunk", "choices": [choice]}
+        return {**self._chunk_head, "choices": [choice]}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -15,16 +14,16 @@ from fastapi.responses import Response
 from qwen3_runtime.engine.prefill import check_ids
 from qwen3_runtime.sampling import MAX_LOGPROBS, SamplingParams, TokenLogprobs
 from qwen3_runtime.server.errors import ApiError
-from qwen3_runtime.server.generation import Answer, AnswerWish, TextPiece, submit_answers
+from qwen3_runtime.server.generation import Answers, AnswerWish, submit_answers
 from qwen3_runtime.server.logprobs import completion_logprobs, prompt_logprobs
 from qwen3_runtime.server.metrics import Metrics
 from qwen3_runtime.server.model import ServedModel
 from qwen3_runtime.server.params import num_choices, sampling_params
+from qwen3_runtime.server.pieces import TextPiece
 from qwen3_runtime.server.prompts import prompt_list
 from qwen3_runtime.server.protocol import CompletionRequest
-from qwen3_runtime.server.streams import EventStream, merged, unless_disconnected
+from qwen3_runtime.server.streams import respond
 from qwen3_runtime.server.usage import Usage
-from qwen3_runtime.server.wire import JsonResponse
 from qwen3_runtime.structured import grammar_of_wishes
 
 __all__ = ["completion_router"]
@@ -37,14 +36,11 @@ def completion_router(model: ServedModel, metrics: Metrics) -> APIRouter:
     @router.post("/v1/completions")
     @router.post("/completions")
     async def create_completion(body: CompletionRequest, request: Request) -> Response:
-        completion = await _prepare(model, metrics, body)
+        completion, answers = await _prepare(model, metrics, body)
         seconds = model.settings.request_seconds
-        if body.stream:
-            return EventStream(completion.chunks(), seconds, completion.close)
-        try:
-            return JsonResponse(await unless_disconnected(request, completion.whole(), seconds))
-        finally:
-            completion.close()
+        return await respond(
+            request, completion, answers, stream=bool(body.stream), seconds=seconds
+        )
 
     return router
 
@@ -53,17 +49,20 @@ def completion_router(model: ServedModel, metrics: Metrics) -> APIRouter:
 class _Choice:
     """One of the answers on its way."""
 
-    answer: Answer
     first_token_id: int
     echo: str
     """The prompt's text, where it is part of the answer."""
     is_scored: bool
     """Whether the prompt's tokens are scored, too."""
     num_chars: int = 0
+    is_begun: bool = False
+    parts: list[dict[str, Any]] = field(default_factory=list)
     prompt_logprobs: Sequence[TokenLogprobs] | None = None
 
 
-async def _prepare(model: ServedModel, metrics: Metrics, body: CompletionRequest) -> _Completion:
+async def _prepare(
+    model: ServedModel, metrics: Metrics, body: CompletionRequest
+) -> tuple[_Completion, Answers]:
     """Everything that can be wrong with a request is found here, before an answer begins."""
     name = model.check_name(body.model)
     facts = model.facts
@@ -102,12 +101,13 @@ async def _prepare(model: ServedModel, metrics: Metrics, body: CompletionRequest
         )
         wishes += [replace(wish, seed=(first + index) % 2**64) for index in range(count)]
         echoes += [_text(model, prompt) if body.echo else ""] * count
-    answers = await submit_answers(model, wishes)
     choices = [
-        _Choice(answer, wish.prompt_token_ids[0], echo, bool(body.echo))
-        for answer, wish, echo in zip(answers, wishes, echoes, strict=True)
+        _Choice(wish.prompt_token_ids[0], echo, bool(body.echo))
+        for wish, echo in zip(wishes, echoes, strict=True)
     ]
-    return _Completion(model, metrics, body, name, choices)
+    usage = Usage(sum(len(wish.prompt_token_ids) for wish in wishes[::count]))
+    completion = _Completion(model, body, name, choices, usage)
+    return completion, await submit_answers(model, metrics, wishes)
 
 
 def _scoring(params: SamplingParams) -> SamplingParams:
@@ -128,17 +128,15 @@ class _Completion:
     def __init__(
         self,
         model: ServedModel,
-        metrics: Metrics,
         body: CompletionRequest,
         name: str,
         choices: list[_Choice],
+        usage: Usage,
     ) -> None:
         self._model = model
-        self._metrics = metrics
-        self._body = body
+        self._request = body
         self._choices = choices
-        prompts = choices[:: body.n or 1]
-        self._usage = Usage(sum(choice.answer.num_prompt_tokens for choice in prompts))
+        self._usage = usage
         self._head = {
             "id": f"cmpl-{uuid.uuid4().hex}",
             "object": "text_completion",
@@ -147,60 +145,50 @@ class _Completion:
             "system_fingerprint": None,
         }
 
-    def close(self) -> None:
-        """Ends the engine's work on all of it."""
-        for choice in self._choices:
-            choice.answer.close()
+    def add(self, index: int, piece: TextPiece) -> None:
+        """See ``Completion``."""
+        choice = self._choices[index]
+        choice.parts.append(self._part(choice, piece))
 
-    async def whole(self) -> dict[str, Any]:
-        """Returns the completion once it is complete."""
-        texts: list[list[str]] = [[] for _ in self._choices]
-        logprobs: list[list[dict[str, Any]]] = [[] for _ in self._choices]
-        reasons: list[str | None] = [None] * len(self._choices)
-        async with aclosing(self._parts()) as parts:
-            async for index, part in parts:
-                texts[index].append(part["text"])
-                if part["logprobs"] is not None:
-                    logprobs[index].append(part["logprobs"])
-                reasons[index] = part["finish_reason"]
+    def body(self) -> dict[str, Any]:
+        """See ``Completion``."""
         choices = [
             {
                 "index": index,
-                "text": "".join(texts[index]),
-                "logprobs": _joined(logprobs[index]) if logprobs[index] else None,
-                "finish_reason": reasons[index],
+                "text": "".join(part["text"] for part in choice.parts),
+                "logprobs": _joined([part["logprobs"] for part in choice.parts]),
+                "finish_reason": choice.parts[-1]["finish_reason"],
                 **self._of_prompt(choice),
             }
             for index, choice in enumerate(self._choices)
         ]
         return {**self._head, "choices": choices, "usage": self._usage.body}
 
-    async def chunks(self) -> AsyncGenerator[dict[str, Any], None]:
-        """Yields the completion as it comes."""
-        async with aclosing(self._parts()) as parts:
-            async for index, part in parts:
-                if part["text"] or part["logprobs"] or part["finish_reason"]:
-                    yield {**self._head, "choices": [{"index": index, **part}]}
-        options = self._body.stream_options
+    def first_chunks(self) -> Iterator[dict[str, Any]]:
+        """See ``Completion``."""
+        yield from ()
+
+    def chunks(self, index: int, piece: TextPiece) -> Iterator[dict[str, Any]]:
+        """See ``Completion``."""
+        part = self._part(self._choices[index], piece)
+        if part["text"] or part["logprobs"] or part["finish_reason"]:
+            yield {**self._head, "choices": [{"index": index, **part}]}
+
+    def last_chunks(self) -> Iterator[dict[str, Any]]:
+        """See ``Completion``."""
+        options = self._request.stream_options
         if options is not None and options.include_usage:
             yield {**self._head, "choices": [], "usage": self._usage.body}
 
-    async def _parts(self) -> AsyncGenerator[tuple[int, dict[str, Any]], None]:
-        sources = [self._metrics.observed(choice.answer) for choice in self._choices]
-        is_first = [True] * len(self._choices)
-        async with aclosing(merged(sources)) as pieces:
-            async for index, piece in pieces:
-                self._usage.add(piece)
-                yield index, self._part(self._choices[index], piece, is_first[index])
-                is_first[index] = False
-
-    def _part(self, choice: _Choice, piece: TextPiece, is_first: bool) -> dict[str, Any]:
+    def _part(self, choice: _Choice, piece: TextPiece) -> dict[str, Any]:
+        self._usage.add(piece)
+        is_first, choice.is_begun = not choice.is_begun, True
         if piece.prompt_logprobs is not None:
             choice.prompt_logprobs = piece.prompt_logprobs
         echo = choice.echo if is_first else ""
         text = echo + piece.text
         logprobs = None
-        if self._body.logprobs is not None:
+        if self._request.logprobs is not None:
             prompt = piece.prompt_logprobs or () if choice.is_scored else ()
             logprobs = self._logprobs(choice, [*prompt, *piece.logprobs], is_first)
         choice.num_chars += len(text)
@@ -217,10 +205,14 @@ class _Completion:
         )
 
     def _of_prompt(self, choice: _Choice) -> dict[str, Any]:
-        if self._body.prompt_logprobs is None or choice.prompt_logprobs is None:
+        if self._request.prompt_logprobs is None or choice.prompt_logprobs is None:
             return {}
         return {"prompt_logprobs": prompt_logprobs(self._model.tokenizer, choice.prompt_logprobs)}
 
 
-def _joined(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    return {name: [entry for part in parts for entry in part[name]] for name in parts[0]}
+def _joined(parts: Sequence[dict[str, Any] | None]) -> dict[str, Any] | None:
+    """Lists of the same names, one after another; None where there are none."""
+    found = [part for part in parts if part is not None]
+    if not found:
+        return None
+    return {name: [entry for part in found for entry in part[name]] for name in found[0]}

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from qwen3_runtime.engine.core import EngineRequest, TokenOutput
+from qwen3_runtime.errors import RuntimeFault
 from qwen3_runtime.sampling import SamplingParams, TokenLogprobs
 from qwen3_runtime.sampling.grammar import GrammarSpec
+from qwen3_runtime.server.metrics import Metrics
 from qwen3_runtime.server.model import ServedModel
+from qwen3_runtime.server.pieces import TextPiece
 from qwen3_runtime.serving import TokenStream
 from qwen3_runtime.text import IncrementalDetokenizer, StopChecker, Tokenizer
 
-__all__ = ["Answer", "AnswerWish", "TextPiece", "submit_answers"]
+__all__ = ["AnswerWish", "Answers", "submit_answers"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,20 +30,6 @@ class AnswerWish:
     grammar: GrammarSpec | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextPiece:
-    """What has come since the piece before."""
-
-    text: str = ""
-    """Final: no later token changes it, and no stop string is part of it."""
-    num_tokens: int = 0
-    logprobs: tuple[TokenLogprobs, ...] = ()
-    prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
-    num_cached_tokens: int = 0
-    finish_reason: str | None = None
-    """``stop`` or ``length`` on the last piece."""
-
-
 @dataclass(slots=True)
 class _Text:
     """Detokenizes one answer and looks for its stop strings."""
@@ -51,6 +39,11 @@ class _Text:
     min_tokens: int
     num_tokens: int = 0
     held_logprobs: list[TokenLogprobs] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, wish: AnswerWish, tokenizer: Tokenizer | None) -> _Text:
+        detokenizer = None if tokenizer is None else tokenizer.stream()
+        return cls(detokenizer, StopChecker(wish.params.stop), wish.params.min_tokens)
 
     def add(self, output: TokenOutput) -> TextPiece:
         is_last = output.finish_reason is not None
@@ -87,36 +80,66 @@ class _Text:
         return final
 
 
-class Answer:
-    """An answer that the engine has queued; to be closed, whether or not it came to its end."""
+class Answers:
+    """The answers to one request of HTTP, all queued; to be closed, however they end."""
 
-    def __init__(self, wish: AnswerWish, stream: TokenStream, tokenizer: Tokenizer | None) -> None:
-        self.num_prompt_tokens = len(wish.prompt_token_ids)
+    def __init__(
+        self,
+        wishes: Sequence[AnswerWish],
+        stream: TokenStream,
+        tokenizer: Tokenizer | None,
+        metrics: Metrics,
+    ) -> None:
         self._stream = stream
-        self._text = _Text(
-            None if tokenizer is None else tokenizer.stream(),
-            StopChecker(wish.params.stop),
-            wish.params.min_tokens,
-        )
+        self._texts = [_Text.of(wish, tokenizer) for wish in wishes]
+        self._watches = [metrics.watch(len(wish.prompt_token_ids)) for wish in wishes]
+        self._num_running = len(wishes)
 
-    async def pieces(self) -> AsyncGenerator[TextPiece, None]:
-        """Yields it piece by piece, the last one with a finish reason.
+    @property
+    def is_over(self) -> bool:
+        """Whether all have come to their end."""
+        return self._num_running == 0
+
+    async def take(self) -> list[tuple[int, TextPiece]]:
+        """Returns what has come since the last call, each piece with the number of its answer.
+
+        The last piece of an answer has a finish reason. Nothing is returned after a nudge.
 
         Raises:
             RuntimeFault: A step failed, or the engine is gone.
         """
-        async for output in self._stream:
-            piece = self._text.add(output)
-            yield piece
+        try:
+            outputs = await self._stream.take()
+        except RuntimeFault:
+            for watch in self._watches:
+                watch.fail()
+            raise
+        pieces = []
+        for index, output in outputs:
+            if self._watches[index].is_over:
+                continue  # came in the same breath as what ended it
+            piece = self._texts[index].add(output)
+            self._watches[index].add(piece)
             if piece.finish_reason is not None:
-                return
+                self._num_running -= 1
+                self._stream.leave(index)
+            pieces.append((index, piece))
+        return pieces
+
+    def nudge(self) -> None:
+        """Makes ``take`` return."""
+        self._stream.nudge()
 
     def close(self) -> None:
-        """Ends the engine's work on it."""
+        """Ends the engine's work on them."""
         self._stream.close()
+        for watch in self._watches:
+            watch.leave()
 
 
-async def submit_answers(model: ServedModel, wishes: Sequence[AnswerWish]) -> list[Answer]:
+async def submit_answers(
+    model: ServedModel, metrics: Metrics, wishes: Sequence[AnswerWish]
+) -> Answers:
     """Queues answers, all of them or none.
 
     Raises:
@@ -124,19 +147,8 @@ async def submit_answers(model: ServedModel, wishes: Sequence[AnswerWish]) -> li
         QueueFullError: Too many wait.
         EngineGoneError: The engine is not there.
     """
-    tasks = [asyncio.create_task(model.client.submit(_request(model, wish))) for wish in wishes]
-    try:
-        streams = await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        for result in await asyncio.gather(*tasks, return_exceptions=True):
-            if isinstance(result, TokenStream):
-                result.close()
-        raise
-    return [
-        Answer(wish, stream, model.tokenizer) for wish, stream in zip(wishes, streams, strict=True)
-    ]
+    stream = await model.client.submit([_request(model, wish) for wish in wishes])
+    return Answers(wishes, stream, model.tokenizer, metrics)
 
 
 def _request(model: ServedModel, wish: AnswerWish) -> EngineRequest:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from qwen3_runtime.server.generation import Answer, TextPiece
+from qwen3_runtime.server.pieces import TextPiece
 from qwen3_runtime.serving import EngineClient
 
-__all__ = ["Metrics"]
+__all__ = ["AnswerWatch", "Metrics"]
 
 _PREFIX = "qwen3_codegen"
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -30,63 +28,36 @@ class Metrics:
         self._preemptions = self._gauge(
             "num_preemptions", "Times a sequence gave its blocks up and was computed again"
         )
-        self._prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts")
-        self._cached_tokens = self._counter(
+        self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts")
+        self.cached_tokens = self._counter(
             "prefix_cache_hits", "Tokens of prompts that were found in the cache"
         )
-        self._queried_tokens = self._counter(
+        self.queried_tokens = self._counter(
             "prefix_cache_queries", "Tokens of prompts that were looked for in the cache"
         )
-        self._generated_tokens = self._counter("generation_tokens", "Generated tokens")
-        self._finished = Counter(
+        self.generated_tokens = self._counter("generation_tokens", "Generated tokens")
+        self.finished = Counter(
             "request_success",
             "Answers that came to their end",
             ["finished_reason"],
             namespace=_PREFIX,
             registry=self._registry,
         )
-        self._failed = self._counter("request_failure", "Answers that ended with an error")
-        self._aborted = self._counter("request_abort", "Answers whose clients left")
-        self._first_token = self._histogram(
+        self.failed = self._counter("request_failure", "Answers that ended with an error")
+        self.aborted = self._counter("request_abort", "Answers whose clients left")
+        self.first_token = self._histogram(
             "time_to_first_token_seconds", "From the request to its first token", _SECONDS
         )
-        self._between_tokens = self._histogram(
+        self.between_tokens = self._histogram(
             "inter_token_latency_seconds", "From one token to the next", _TOKEN_SECONDS
         )
-        self._whole = self._histogram(
+        self.whole = self._histogram(
             "e2e_request_latency_seconds", "From the request to its last token", _SECONDS
         )
 
-    async def observed(self, answer: Answer) -> AsyncGenerator[TextPiece, None]:
-        """Passes an answer's pieces on and counts them."""
-        started = last = time.perf_counter()
-        is_first = True
-        is_over = False
-        try:
-            async with aclosing(answer.pieces()) as pieces:
-                async for piece in pieces:
-                    now = time.perf_counter()
-                    if is_first:
-                        self._prompt_tokens.inc(answer.num_prompt_tokens)
-                        self._queried_tokens.inc(answer.num_prompt_tokens)
-                        self._cached_tokens.inc(piece.num_cached_tokens)
-                        self._first_token.observe(now - started)
-                    else:
-                        self._between_tokens.observe(now - last)
-                    is_first, last = False, now
-                    self._generated_tokens.inc(piece.num_tokens)
-                    if piece.finish_reason is not None:
-                        is_over = True
-                        self._finished.labels(piece.finish_reason).inc()
-                        self._whole.observe(now - started)
-                    yield piece
-        except Exception:
-            is_over = True
-            self._failed.inc()
-            raise
-        finally:
-            if not is_over:
-                self._aborted.inc()
+    def watch(self, num_prompt_tokens: int) -> AnswerWatch:
+        """Returns what counts one answer, which begins now."""
+        return AnswerWatch(self, num_prompt_tokens)
 
     def text(self) -> bytes:
         """Returns all of it in Prometheus' text format."""
@@ -106,3 +77,43 @@ class Metrics:
 
     def _histogram(self, name: str, doc: str, buckets: tuple[float, ...]) -> Histogram:
         return Histogram(name, doc, namespace=_PREFIX, registry=self._registry, buckets=buckets)
+
+
+class AnswerWatch:
+    """Counts one answer, and takes its times."""
+
+    def __init__(self, metrics: Metrics, num_prompt_tokens: int) -> None:
+        self._metrics = metrics
+        self._num_prompt_tokens = num_prompt_tokens
+        self._started = time.perf_counter()
+        self._last: float | None = None
+        self.is_over = False
+
+    def add(self, piece: TextPiece) -> None:
+        """Counts what has come."""
+        metrics, now = self._metrics, time.perf_counter()
+        if self._last is None:
+            metrics.prompt_tokens.inc(self._num_prompt_tokens)
+            metrics.queried_tokens.inc(self._num_prompt_tokens)
+            metrics.cached_tokens.inc(piece.num_cached_tokens)
+            metrics.first_token.observe(now - self._started)
+        else:
+            metrics.between_tokens.observe(now - self._last)
+        self._last = now
+        metrics.generated_tokens.inc(piece.num_tokens)
+        if piece.finish_reason is not None:
+            self.is_over = True
+            metrics.finished.labels(piece.finish_reason).inc()
+            metrics.whole.observe(now - self._started)
+
+    def fail(self) -> None:
+        """Counts that it ended with an error, if it has not ended yet."""
+        if not self.is_over:
+            self.is_over = True
+            self._metrics.failed.inc()
+
+    def leave(self) -> None:
+        """Counts that its client left, if it has not ended yet."""
+        if not self.is_over:
+            self.is_over = True
+            self._metrics.aborted.inc()

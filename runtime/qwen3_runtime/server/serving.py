@@ -7,6 +7,7 @@ import errno
 import json
 import math
 import os
+import signal
 import socket
 import sys
 import time
@@ -32,6 +33,7 @@ _CLOSING_SECONDS = 2
 _KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep a connection: one that is used again must not be closing just then."""
 _EXIT_FAILED = 2
+_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def serve(
@@ -48,7 +50,9 @@ def serve(
     tool_format: str | None = None,
     reasoning_format: str | None = None,
 ) -> int:
-    """Serves until SIGTERM or Ctrl-C, and returns the exit code.
+    """Serves until SIGTERM, Ctrl-C or the engine's death, and returns the exit code.
+
+    It is the last thing a process does: both signals are ignored from its end on.
 
     Args:
         load: Loads the engine, in a process of its own.
@@ -92,8 +96,15 @@ def serve(
         server_header=False,
     )
     server = _Server(config, model)
-    with listener:
-        return asyncio.run(_run(server, listener, model, url))
+    for ending in _ENDING_SIGNALS:
+        signal.signal(ending, server.handle_exit)
+    try:
+        with listener:
+            return asyncio.run(_run(server, listener, model, url))
+    finally:
+        # The process is about to end; a signal that comes now must not change its exit code.
+        for ending in _ENDING_SIGNALS:
+            signal.signal(ending, signal.SIG_IGN)
 
 
 class _Server(uvicorn.Server):
@@ -123,17 +134,20 @@ class _Server(uvicorn.Server):
 
 async def _run(server: _Server, listener: socket.socket, model: ServedModel, url: str) -> int:
     serving = asyncio.create_task(server.serve(sockets=[listener]))
-    announcing = asyncio.create_task(_announce(server, model, url))
+    watching = asyncio.create_task(_watch(server, model, url))
     await serving
-    announcing.cancel()
-    results = await asyncio.gather(announcing, return_exceptions=True)
+    watching.cancel()
+    results = await asyncio.gather(watching, return_exceptions=True)
     if results and isinstance(results[0], EngineError):
         return _EXIT_FAILED
     return 0
 
 
-async def _announce(server: _Server, model: ServedModel, url: str) -> None:
-    """Says when the model is ready; ends the server when it cannot be loaded."""
+async def _watch(server: _Server, model: ServedModel, url: str) -> None:
+    """Says when the model is ready; ends the server when it cannot be loaded, or its engine dies.
+
+    Whoever keeps the server running starts it again then: without an engine it is of no use.
+    """
     while not server.started:
         await asyncio.sleep(0.02)
     if not _is_loopback(server.config.host) and not model.settings.api_keys:
@@ -141,12 +155,13 @@ async def _announce(server: _Server, model: ServedModel, url: str) -> None:
     _say(f"{url} answers 503 until the model is loaded")
     try:
         await model.client.wait_until_loaded()
+        _say(_welcome(model, url))
+        await model.client.wait_until_gone()
     except EngineError as error:
         if not model.is_draining:
             print(f"error: {model.client.failure or error}", file=sys.stderr, flush=True)
-            server.should_exit = True
+        server.should_exit = True
         raise
-    _say(_welcome(model, url))
 
 
 def _welcome(model: ServedModel, url: str) -> str:

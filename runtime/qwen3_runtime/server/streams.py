@@ -1,64 +1,78 @@
-"""Several answers at once, server-sent events, and clients that leave."""
+"""Answers on their way: whole, or as server-sent events; and clients that leave."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import aclosing
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Iterable
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from qwen3_runtime.server.errors import ApiError, api_error
-from qwen3_runtime.server.pings import with_pings
-from qwen3_runtime.server.wire import json_bytes
+from qwen3_runtime.server.generation import Answers
+from qwen3_runtime.server.pieces import TextPiece
+from qwen3_runtime.server.wire import JsonResponse, json_bytes
 
-__all__ = ["EventStream", "merged", "unless_disconnected"]
+__all__ = ["Completion", "EventStream", "respond", "unless_disconnected"]
 
 T = TypeVar("T")
 
 _PING_SECONDS = 15.0
 _PING = b": still here\n\n"
 """A comment: keeps proxies from closing the connection, and clients never see it."""
+_DONE = b"data: [DONE]\n\n"
 
 
-async def merged(
-    sources: Sequence[AsyncGenerator[T, None]],
-) -> AsyncGenerator[tuple[int, T], None]:
-    """Yields what several generators give, as it comes, with the number of its source.
+class Completion(Protocol):
+    """What a route makes of the pieces of its answers."""
 
-    Leaving early closes all of them; a failure of one is raised after the others are closed.
+    def first_chunks(self) -> Iterable[dict[str, Any]]:
+        """Returns what a stream begins with."""
+
+    def chunks(self, index: int, piece: TextPiece) -> Iterable[dict[str, Any]]:
+        """Returns what a stream says of a piece of answer ``index``."""
+
+    def last_chunks(self) -> Iterable[dict[str, Any]]:
+        """Returns what a stream ends with, after all pieces."""
+
+    def add(self, index: int, piece: TextPiece) -> None:
+        """Keeps a piece for ``body``."""
+
+    def body(self) -> dict[str, Any]:
+        """Returns the whole, after all pieces."""
+
+
+async def respond(
+    request: Request, completion: Completion, answers: Answers, *, stream: bool, seconds: float
+) -> Response:
+    """Returns the answer a client asked for, whole or as it comes.
+
+    Args:
+        request: The client's.
+        completion: Gives the answer its form.
+        answers: Closed when it is over.
+        stream: Whether the client wants it as it comes.
+        seconds: Longest time it may take.
+
+    Raises:
+        ApiError: It took too long, or the client is gone.
+        RuntimeFault: A step failed, or the engine is gone.
     """
-    if len(sources) == 1:  # the most common case, without a task and a queue
-        async with aclosing(sources[0]) as only:
-            async for first in only:
-                yield 0, first
-        return
-    queue: asyncio.Queue[tuple[int, T | None]] = asyncio.Queue()
-
-    async def forward(index: int, source: AsyncGenerator[T, None]) -> None:
-        try:
-            async with aclosing(source):
-                async for item in source:
-                    queue.put_nowait((index, item))
-        finally:
-            queue.put_nowait((index, None))
-
-    tasks = [asyncio.create_task(forward(*entry)) for entry in enumerate(sources)]
+    if stream:
+        return EventStream(completion, answers, seconds)
     try:
-        for _ in tasks:
-            while True:
-                index, item = await queue.get()
-                if item is None:
-                    await tasks[index]  # raises what went wrong there
-                    break
-                yield index, item
+        await unless_disconnected(request, _collect(completion, answers), seconds)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        answers.close()
+    return JsonResponse(completion.body())
+
+
+async def _collect(completion: Completion, answers: Answers) -> None:
+    while not answers.is_over:
+        for index, piece in await answers.take():
+            completion.add(index, piece)
 
 
 async def unless_disconnected(request: Request, work: Awaitable[T], seconds: float) -> T:
@@ -93,28 +107,27 @@ async def _disconnected(receive: Receive) -> None:
         pass
 
 
-class EventStream(StreamingResponse):
+class EventStream(Response):
     """Chunks as OpenAI's server-sent events, ended by ``[DONE]``.
 
-    A failure on the way is an event with an error object.
+    A failure on the way is an event with an error object. From a token to the socket is one task
+    and no queue: what this costs, the engine does not get.
 
     Args:
-        chunks: What to send.
+        completion: Gives the answers their form.
+        answers: What to send; closed when it is over.
         seconds: Longest time it may take.
-        on_close: Called when it is over, because all was sent or the client left.
     """
 
-    def __init__(
-        self,
-        chunks: AsyncGenerator[dict[str, Any], None],
-        seconds: float,
-        on_close: Callable[[], None],
-    ) -> None:
-        self._events = _events(chunks, seconds)
+    media_type = "text/event-stream"
+
+    def __init__(self, completion: Completion, answers: Answers, seconds: float) -> None:
+        self.status_code = 200
+        self.background = None
+        self._completion = completion
+        self._answers = answers
         self._seconds = seconds
-        self._on_close = on_close
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        super().__init__(self._events, media_type="text/event-stream", headers=headers)
+        self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Sends it, unless the client leaves, or takes nothing for far too long."""
@@ -132,32 +145,82 @@ class EventStream(StreamingResponse):
             for task in (sending, leaving):
                 task.cancel()
             await asyncio.gather(sending, leaving, return_exceptions=True)
-            self._on_close()
+            self._answers.close()
 
     async def _send(self, send: Send) -> None:
-        async with aclosing(self._events):
-            await self.stream_response(send)
+        async def write(content: bytes, more_body: bool = True) -> None:
+            await send({"type": "http.response.body", "body": content, "more_body": more_body})
 
-
-async def _events(
-    chunks: AsyncGenerator[dict[str, Any], None], seconds: float
-) -> AsyncGenerator[bytes, None]:
-    pings = with_pings(
-        _written(chunks), ping=_PING, every=_PING_SECONDS, seconds=seconds, too_slow=_too_slow()
-    )
-    async with aclosing(pings) as events:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        completion, answers = self._completion, self._answers
+        silence = _Silence(answers, self._seconds)
         try:
-            async for event in events:
-                yield event
+            await write(_events(completion.first_chunks()))
+            while not answers.is_over:
+                pieces = await answers.take()
+                silence.check_time()
+                content = b"".join(_events(completion.chunks(*piece)) for piece in pieces)
+                if not content and silence.is_long:
+                    content = _PING
+                if content:
+                    await write(content)
+                    silence.begin()
+            await write(_events(completion.last_chunks()))
         except Exception as error:
-            yield _event(api_error(error).body)
-    yield b"data: [DONE]\n\n"
+            await write(_event(api_error(error).body))
+        finally:
+            silence.end()
+        await write(_DONE, more_body=False)
 
 
-async def _written(chunks: AsyncGenerator[dict[str, Any], None]) -> AsyncGenerator[bytes, None]:
-    async with aclosing(chunks):
-        async for chunk in chunks:
-            yield _event(chunk)
+class _Silence:
+    """The time since a client last heard something; nudges the answers when it gets long.
+
+    Args:
+        answers: Whose ``take`` is to return.
+        seconds: Longest time for all of it.
+    """
+
+    def __init__(self, answers: Answers, seconds: float) -> None:
+        self._answers = answers
+        self._loop = asyncio.get_running_loop()
+        self._last = self._loop.time()
+        self._end = self._last + seconds
+        self._timer = self._loop.call_at(self._next, self._ring)
+
+    @property
+    def is_long(self) -> bool:
+        """Whether it is time for a sign of life."""
+        return self._loop.time() >= self._last + _PING_SECONDS
+
+    def begin(self) -> None:
+        """Notes that the client hears something now."""
+        self._last = self._loop.time()
+
+    def check_time(self) -> None:
+        """Raises ``ApiError`` 408 when there is none left."""
+        if self._loop.time() >= self._end:
+            raise _too_slow()
+
+    def end(self) -> None:
+        """Nudges no more."""
+        self._timer.cancel()
+
+    @property
+    def _next(self) -> float:
+        return min(self._last + _PING_SECONDS, self._end)
+
+    def _ring(self) -> None:
+        """One timer for the whole answer: it looks when it rings, not whenever a token comes."""
+        now, due = self._loop.time(), self._next
+        if now >= due:
+            self._answers.nudge()
+            due = now + _PING_SECONDS if now >= self._end else min(now + _PING_SECONDS, self._end)
+        self._timer = self._loop.call_at(due, self._ring)
+
+
+def _events(chunks: Iterable[dict[str, Any]]) -> bytes:
+    return b"".join(map(_event, chunks))
 
 
 def _event(body: dict[str, Any]) -> bytes:

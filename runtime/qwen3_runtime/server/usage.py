@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from qwen3_runtime.server.generation import TextPiece
+from qwen3_runtime.server.pieces import TextPiece
 
 __all__ = ["Usage"]
 

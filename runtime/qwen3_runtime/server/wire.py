@@ -9,11 +9,12 @@ from fastapi.responses import JSONResponse
 
 __all__ = ["JsonResponse", "json_bytes"]
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 def json_bytes(value: object) -> bytes:
     """Returns a value as JSON in UTF-8; halves of characters, which have no UTF-8, become ``?``."""
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    return text.encode("utf-8", "replace")
+    return _ENCODER.encode(value).encode("utf-8", "replace")
 
 
 class JsonResponse(JSONResponse):

@@ -6,12 +6,13 @@ import asyncio
 import enum
 import multiprocessing
 import queue
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 
 from qwen3_runtime.engine.batch import FloatRows
-from qwen3_runtime.engine.core import CoreStatus, EngineRequest, TokenOutput
+from qwen3_runtime.engine.core import CoreStatus, EngineRequest
 from qwen3_runtime.errors import EngineGoneError, QueueFullError, RuntimeFault
 from qwen3_runtime.serving.messages import (
     Abort,
@@ -75,6 +76,7 @@ class EngineClient:
         self._vectors: dict[str, asyncio.Future[FloatRows]] = {}
         self._outbox: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._changed = asyncio.Event()
+        self._news: Connection | None = None
         self.state = EngineState.LOADING
         self.facts: EngineFacts | None = None
         """Known once the engine is ready."""
@@ -85,8 +87,8 @@ class EngineClient:
     def start(self) -> None:
         """Starts the process; ``wait_until_loaded`` says when it can serve."""
         context = multiprocessing.get_context("spawn")
-        their_commands, self._commands = context.Pipe(duplex=False)
-        news, their_news = context.Pipe(duplex=False)
+        their_commands, commands = context.Pipe(duplex=False)
+        self._news, their_news = context.Pipe(duplex=False)
         self._process = context.Process(
             target=run_engine,
             args=(self._load, their_commands, their_news, self._max_queue),
@@ -97,8 +99,8 @@ class EngineClient:
         their_commands.close()
         their_news.close()
         self._loop = asyncio.get_running_loop()
-        for target, argument in ((self._listen, news), (self._speak, self._commands)):
-            threading.Thread(target=target, args=(argument,), daemon=True).start()
+        self._loop.add_reader(self._news.fileno(), self._listen, self._news)
+        threading.Thread(target=self._speak, args=(commands,), daemon=True).start()
 
     @property
     def pid(self) -> int | None:
@@ -116,18 +118,35 @@ class EngineClient:
             await self._changed.wait()
         self._require_ready()
 
-    async def submit(self, request: EngineRequest) -> TokenStream:
-        """Queues a request and returns what comes of it, to be closed by whoever has it.
+    async def wait_until_gone(self) -> None:
+        """Waits until a loaded engine is stopped.
 
         Raises:
-            RequestError: The engine cannot serve it.
+            EngineGoneError: Its process ended by itself; the message says how.
+        """
+        while self.state is EngineState.READY:
+            self._changed.clear()
+            await self._changed.wait()
+        if self.state is EngineState.FAILED:
+            await asyncio.to_thread(self._process.join, _EXIT_SECONDS)
+            self.failure = f"{self.failure}; {_end_of(self._process.exitcode)}"
+            raise EngineGoneError(self.failure)
+
+    async def submit(self, requests: Sequence[EngineRequest]) -> TokenStream:
+        """Queues requests, all or none, and returns what comes of them.
+
+        The stream is to be closed by whoever has it.
+
+        Raises:
+            RequestError: The engine cannot serve one.
             QueueFullError: Too many wait.
             EngineGoneError: The engine is not there.
         """
         self._require_ready()
-        stream = TokenStream(lambda: self._forget(request.request_id))
-        self._streams[request.request_id] = stream
-        self._outbox.put(Add(request))
+        stream = TokenStream([request.request_id for request in requests], self._forget)
+        for request in requests:
+            self._streams[request.request_id] = stream
+            self._outbox.put(Add(request))
         try:
             await stream.accepted()
         except BaseException:
@@ -164,6 +183,8 @@ class EngineClient:
         if self._process.is_alive():
             self._process.kill()
             await asyncio.to_thread(self._process.join)
+        self._hang_up()
+        self._lose("the engine was stopped")
 
     def _require_ready(self) -> None:
         if self.state is not EngineState.READY:
@@ -171,10 +192,10 @@ class EngineClient:
                 "the engine is not there", got=self.state.value, hint=self.failure
             )
 
-    def _forget(self, request_id: str) -> None:
-        """Called when a stream is closed."""
-        stream = self._streams.pop(request_id)
-        if not stream.is_over and self.state is EngineState.READY:
+    def _forget(self, request_id: str, is_running: bool) -> None:
+        """Called when nobody listens to a request any more."""
+        del self._streams[request_id]
+        if is_running and self.state is EngineState.READY:
             self._outbox.put(Abort((request_id,)))
 
     def _speak(self, commands: Connection) -> None:
@@ -186,29 +207,40 @@ class EngineClient:
             return  # the process is gone, which the listener notices
 
     def _listen(self, news: Connection) -> None:
-        """Runs in a thread of its own: hands news to the event loop until there are no more."""
+        """Called when there is something to read.
+
+        Reading in the event loop, rather than in a thread that wakes it, saves a switch of threads
+        for each step. It waits for the rest of a message that is longer than a pipe holds, which
+        the engine's process is just writing.
+        """
         try:
-            while True:
-                self._loop.call_soon_threadsafe(self._take, news.recv())
+            received: News = news.recv()
         except (EOFError, OSError):
-            message = "the engine's process is gone"
-        except RuntimeError:
-            return  # the event loop is closed
-        try:
-            self._loop.call_soon_threadsafe(self._lose, message)
-        except RuntimeError:
+            self._hang_up()
+            self._lose("the engine's process is gone")
             return
+        self._take(received)
+
+    def _hang_up(self) -> None:
+        if self._news is not None:
+            self._loop.remove_reader(self._news.fileno())
+            self._news.close()
+            self._news = None
 
     def _take(self, news: News) -> None:
         match news:
             case Outputs(outputs, status):
                 self.status = status
                 for output in outputs:
-                    self._deliver(output.request_id, output)
+                    stream = self._streams.get(output.request_id)
+                    if stream is not None:
+                        stream.put(output)
             case Accepted(request_id):
-                self._deliver(request_id, None)
+                if request_id in self._streams:
+                    self._streams[request_id].accept(request_id)
             case Refused(request_id, error):
-                self._deliver(request_id, error)
+                if request_id in self._streams:
+                    self._streams[request_id].fail([request_id], error)
                 self._settle(request_id, error)
             case Embedded(request_id, vector):
                 self._settle(request_id, vector)
@@ -221,11 +253,6 @@ class EngineClient:
             case Failed(message):
                 self.failure = message
                 self._turn(EngineState.FAILED)
-
-    def _deliver(self, request_id: str, news: TokenOutput | RuntimeFault | None) -> None:
-        stream = self._streams.get(request_id)
-        if stream is not None:
-            stream.put(news)
 
     def _settle(self, request_id: str, result: FloatRows | RuntimeFault) -> None:
         future = self._vectors.get(request_id)
@@ -241,8 +268,8 @@ class EngineClient:
         if self.state is not EngineState.STOPPED:
             self.failure = self.failure or message
             self._turn(EngineState.FAILED)
-        for stream in self._streams.values():
-            stream.put(EngineGoneError(message))
+        for request_id, stream in self._streams.items():
+            stream.fail([request_id], EngineGoneError(message))
         for request_id in list(self._vectors):
             self._settle(request_id, EngineGoneError(message))
 
@@ -250,3 +277,13 @@ class EngineClient:
         if self.state is not EngineState.STOPPED:
             self.state = state
         self._changed.set()
+
+
+def _end_of(exit_code: int | None) -> str:
+    if exit_code is None:
+        return "it does not end"
+    if exit_code >= 0:
+        return f"it ended with {exit_code}"
+    name = signal.Signals(-exit_code).name
+    hint = " (out of memory? the kernel's log says so)" if name == "SIGKILL" else ""
+    return f"it was ended by {name}{hint}"

@@ -1,0 +1,23 @@
+"""What an answer is made of, once its tokens are text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qwen3_runtime.sampling import TokenLogprobs
+
+__all__ = ["TextPiece"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TextPiece:
+    """What has come since the piece before."""
+
+    text: str = ""
+    """Final: no later token changes it, and no stop string is part of it."""
+    num_tokens: int = 0
+    logprobs: tuple[TokenLogprobs, ...] = ()
+    prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
+    num_cached_tokens: int = 0
+    finish_reason: str | None = None
+    """``stop`` or ``length`` on the last piece."""
