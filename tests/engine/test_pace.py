@@ -38,21 +38,53 @@ def clock(monkeypatch):
 def test_a_chunk_takes_no_longer_than_the_streams_are_used_to(clock):
     pace = Pace()
     clock(pace, scheduled(4, 0), 0.010)
-    clock(pace, scheduled(0, 100), 0.100)
-    assert pace.max_prompt_tokens == 15  # 15 tokens of 1 ms beside 10 ms are 2.5 times 10 ms
+    clock(pace, scheduled(4, 16), 0.010 + 0.016)
+    assert pace.max_prompt_tokens == 10  # 10 tokens of 1 ms beside 10 ms are twice 10 ms
 
 
-def test_the_decodes_of_a_mixed_step_are_not_the_prompts_fault(clock):
+def test_prompts_by_themselves_say_nothing(clock):
+    """They are long and few; tokens of a chunk beside others cost more."""
     pace = Pace()
     clock(pace, scheduled(4, 0), 0.010)
-    clock(pace, scheduled(4, 100), 0.110)
-    assert pace.max_prompt_tokens == 15
+    clock(pace, scheduled(0, 100), 0.001)
+    assert pace.max_prompt_tokens == 16
+
+
+def test_chunks_grow_step_by_step(clock):
+    pace = Pace()
+    clock(pace, scheduled(4, 0), 1.0)
+    sizes = []
+    for _ in range(4):
+        sizes.append(pace.max_prompt_tokens)
+        clock(pace, scheduled(4, sizes[-1]), 1.0 + 0.001)
+    assert sizes == [16, 32, 64, 128]
+
+
+def test_dearer_tokens_are_noticed_at_once_and_cheaper_ones_slowly(clock):
+    pace = Pace()
+    clock(pace, scheduled(4, 0), 0.100)
+    for _ in range(20):
+        clock(pace, scheduled(4, 50), 0.100 + 0.050)
+    assert pace.max_prompt_tokens == 100
+    clock(pace, scheduled(4, 50), 0.100 + 0.200)
+    assert pace.max_prompt_tokens == 25
+    clock(pace, scheduled(4, 50), 0.100 + 0.050)
+    assert 50 < pace.max_prompt_tokens < 90
+
+
+def test_the_short_end_of_a_prompt_says_little(clock):
+    pace = Pace()
+    clock(pace, scheduled(4, 0), 0.100)
+    for _ in range(20):
+        clock(pace, scheduled(4, 50), 0.100 + 0.050)
+    clock(pace, scheduled(4, 2), 0.100 + 0.020)
+    assert pace.max_prompt_tokens > 75
 
 
 def test_a_slow_prompt_still_goes_on(clock):
     pace = Pace()
     clock(pace, scheduled(4, 0), 0.001)
-    clock(pace, scheduled(0, 10), 10.0)
+    clock(pace, scheduled(4, 10), 10.0)
     assert pace.max_prompt_tokens == 8
 
 

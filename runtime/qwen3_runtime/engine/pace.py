@@ -11,18 +11,21 @@ from qwen3_runtime.engine.scheduler import ScheduledStep
 
 __all__ = ["Pace"]
 
-_LONGEST = 2.5
-"""Times a step without a prompt that one with a part of a prompt may take."""
+_LONGEST = 2.0
+"""Times a step without a prompt that one with a part of a prompt may take. Twice that is what
+streams should ever wait, which leaves room for what no estimate foresees."""
 _FIRST = 16
 """Tokens of a prompt before anything is measured."""
 _FEWEST = 8
+_GROWTH = 2
+"""Times the longest chunk so far that the next one may be: costs of longer ones are a guess."""
 _WEIGHT = 0.2
 """Of the newest measurement in a running mean."""
 
 
 @dataclass(slots=True)
 class Pace:
-    """Bounds the prompt tokens of mixed steps by what earlier steps took.
+    """Bounds the prompt tokens of mixed steps by what earlier mixed steps took.
 
     A long prompt is cut into chunks so that streams which run get their next token in about the
     time they are used to. The answer is in nobody's bits (native kernels are batch-invariant), so
@@ -31,16 +34,23 @@ class Pace:
 
     _decode_seconds: float | None = None
     """Mean of steps without a prompt."""
-    _token_seconds: float | None = None
-    """Mean per prompt token, beyond what the decodes of its step took."""
+    _prompt_seconds: float = 0.0
+    """Running mean of what prompts took in mixed steps, beyond the decodes beside them."""
+    _prompt_tokens: float = 0.0
+    """Running mean of their tokens; the quotient weighs chunks by their length."""
+    _newest: float = 0.0
+    """Seconds per token of the newest chunk; tokens cost more the further into a prompt."""
+    _longest_chunk: int = 0
 
     @property
     def max_prompt_tokens(self) -> int:
         """Most tokens of prompts in a step that others wait for a token of."""
-        if self._decode_seconds is None or self._token_seconds is None:
+        if self._decode_seconds is None or not self._prompt_tokens:
             return _FIRST
         spare = (_LONGEST - 1.0) * self._decode_seconds
-        return max(_FEWEST, int(spare / self._token_seconds))
+        token_seconds = max(self._prompt_seconds / self._prompt_tokens, self._newest)
+        most = _GROWTH * self._longest_chunk
+        return max(_FEWEST, min(int(spare / token_seconds), most))
 
     @contextmanager
     def measured(self, step: ScheduledStep) -> Iterator[None]:
@@ -51,11 +61,15 @@ class Pace:
         num_decodes = sum(share.num_tokens == 1 for share in step.shares)
         num_prompt_tokens = sum(share.num_tokens for share in step.shares) - num_decodes
         if num_prompt_tokens == 0:
-            self._decode_seconds = _mean(self._decode_seconds, seconds)
-        else:
-            own = seconds - (self._decode_seconds or 0.0 if num_decodes else 0.0)
-            self._token_seconds = _mean(self._token_seconds, max(own, 1e-6) / num_prompt_tokens)
+            mean = seconds if self._decode_seconds is None else self._decode_seconds
+            self._decode_seconds = mean + _WEIGHT * (seconds - mean)
+        elif num_decodes and self._decode_seconds is not None:
+            self._note(num_prompt_tokens, max(seconds - self._decode_seconds, 1e-6))
 
-
-def _mean(mean: float | None, newest: float) -> float:
-    return newest if mean is None else mean + _WEIGHT * (newest - mean)
+    def _note(self, num_tokens: int, seconds: float) -> None:
+        self._prompt_seconds += _WEIGHT * (seconds - self._prompt_seconds)
+        self._prompt_tokens += _WEIGHT * (num_tokens - self._prompt_tokens)
+        # The end of a prompt is short, and what is fixed in a step would seem its tokens' fault.
+        if 2 * num_tokens >= self._longest_chunk:
+            self._newest = seconds / num_tokens
+        self._longest_chunk = max(self._longest_chunk, num_tokens)
