@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from qwen3_runtime.engine.batch import Batch, FloatRows
 from qwen3_runtime.errors import CheckpointError
 from qwen3_runtime.serving import LoadedEngine
 from qwen3_runtime.serving.messages import EngineFacts
+from qwen3_runtime.serving.worker import Embedder
 from qwen3_runtime.structured import LlguidanceCompiler
 from qwen3_runtime.text import Tokenizer
 from tests.engine.toy_engine import ToyEngine
@@ -75,6 +77,11 @@ class ScriptedEngine(ToyEngine):
         return script, len(rest)
 
 
+def _slowly(embed: Embedder, seconds: float, token_ids: Sequence[int]) -> FloatRows:
+    time.sleep(seconds)
+    return embed(token_ids)
+
+
 @dataclass(frozen=True)
 class ScriptedLoader:
     """Loads it in the engine's process."""
@@ -83,6 +90,7 @@ class ScriptedLoader:
     load_seconds: float = 0.0
     fails: str | None = None
     embeds: bool = True
+    embed_seconds: float = 0.0
     fails_at: tuple[int, ...] = ()
     options: dict[str, int] = field(default_factory=dict)
 
@@ -114,7 +122,7 @@ class ScriptedLoader:
             engine=engine,
             facts=facts,
             compile_grammar=compiler,
-            embed=counts if self.embeds else None,
+            embed=partial(_slowly, counts, self.embed_seconds) if self.embeds else None,
         )
 
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from itertools import pairwise
+
+import httpx
 import numpy as np
 import pytest
 
+from tests.server.live import say
 from tests.server.scripted import counts
-from tests.server.test_bad_input import error_of
+from tests.server.test_bad_input import CHAT, error_of
 from tests.server.test_openai_client import MODEL
 
 PATH = "/v1/embeddings"
@@ -46,3 +52,30 @@ def test_a_server_without_names_its_flag(serve):
     with serve(engine={"embeds": False}).http() as http:
         error = error_of(http.post(PATH, json={"input": "x"}), 400)
         assert "--enable-embeddings" in error["message"]
+
+
+def test_streams_go_on_while_vectors_are_made(serve):
+    running = serve(engine={"step_seconds": 0.02, "embed_seconds": 2.0})
+    with running.http() as http:
+        asking = threading.Thread(target=http.post, args=(PATH,), kwargs={"json": {"input": "x"}})
+        body = {"messages": say("on and on " * 12), "stream": True}
+        times = []
+        with running.http() as other, other.stream("POST", CHAT, json=body) as response:
+            for line in response.iter_lines():
+                if line and not times:
+                    asking.start()
+                times.append(time.monotonic())
+        was_asking = asking.is_alive()
+        asking.join()
+    assert was_asking or times[-1] - times[0] > 2.0
+    assert max(end - start for start, end in pairwise(times)) < 1.0
+
+
+def test_vectors_nobody_waits_for_are_not_made(serve):
+    running = serve(engine={"embed_seconds": 0.5})
+    with running.http() as http:
+        with pytest.raises(httpx.ReadTimeout):
+            http.post(PATH, json={"input": ["x"] * 60}, timeout=1.0)
+        started = time.monotonic()
+        assert http.post(PATH, json={"input": "y"}).status_code == 200
+        assert time.monotonic() - started < 15

@@ -180,7 +180,7 @@ def _rounds(
             for name, size in sizes.items()
             if size - first[name] > plan.most_growth
         ]
-        preemptions = asyncio.run(metric(address, "num_preemptions"))
+        preemptions = asyncio.run(metric(address, "num_preemptions_total"))
         memory = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in sizes.items())
         seconds = time.monotonic() - started
         say(f"round {number}: {seconds:.0f} s, {preemptions:.0f} preemptions, {memory}")

@@ -12,7 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from qwen3_runtime.chat import AnswerDelta, AnswerParser, answer_parser
-from qwen3_runtime.sampling import TokenLogprobs
+from qwen3_runtime.sampling import MAX_LOGPROBS, TokenLogprobs
 from qwen3_runtime.sampling.grammar import GrammarSpec
 from qwen3_runtime.server.errors import ApiError
 from qwen3_runtime.server.generation import Answers, AnswerWish, submit_answers
@@ -26,7 +26,7 @@ from qwen3_runtime.server.streams import respond
 from qwen3_runtime.server.thoughts import Thought, thought_of
 from qwen3_runtime.server.tools import ToolWish, tool_wish
 from qwen3_runtime.server.usage import Usage
-from qwen3_runtime.structured import grammar_of_tools, grammar_of_wishes
+from qwen3_runtime.structured import GRAMMAR_FIELDS, grammar_of_tools, grammar_of_wishes
 
 __all__ = ["chat_router"]
 
@@ -55,13 +55,8 @@ async def _prepare(
     model.facts  # noqa: B018 - raises while there is no engine
     count = num_choices(body, model.settings.max_choices)
     tools = tool_wish(body)
-    num_top = body.top_logprobs or 0
-    if num_top and not body.logprobs:
-        raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
-    limit = body.max_completion_tokens
-    limit = body.max_tokens if limit is None else limit
-    if limit is not None and limit < 1:
-        raise ApiError(400, f"max_tokens is {limit}, expected at least 1", param="max_tokens")
+    num_top = _num_top_logprobs(body)
+    limit = _token_limit(body)
     rendered = await model.render_chat(
         body.messages,
         tools=list(tools.tools) or None,
@@ -99,11 +94,33 @@ async def _prepare(
     return completion, await submit_answers(model, metrics, wishes)
 
 
+def _num_top_logprobs(body: ChatCompletionRequest) -> int:
+    count = body.top_logprobs or 0
+    if count and not body.logprobs:
+        raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
+    if not 0 <= count <= MAX_LOGPROBS:
+        raise ApiError(
+            400, f"top_logprobs is {count}, expected 0 to {MAX_LOGPROBS}", param="top_logprobs"
+        )
+    return count
+
+
+def _token_limit(body: ChatCompletionRequest) -> int | None:
+    """The newer name goes first; the older one is what most clients still send."""
+    for name in ("max_completion_tokens", "max_tokens"):
+        limit: int | None = getattr(body, name)
+        if limit is not None and limit < 1:
+            raise ApiError(400, f"{name} is {limit}, expected at least 1", param=name)
+        if limit is not None:
+            return limit
+    return None
+
+
 def _grammar(
     model: ServedModel, body: ChatCompletionRequest, tools: ToolWish, thought: Thought
 ) -> GrammarSpec | None:
     if not tools.must_call:
-        grammar = grammar_of_wishes(body.model_dump(), thought.end_token_ids)
+        grammar = grammar_of_wishes(body.model_dump(include=GRAMMAR_FIELDS), thought.end_token_ids)
     elif model.tool_format is None:
         raise ApiError(400, "this model has no form for tool calls", param="tool_choice")
     else:
@@ -153,14 +170,17 @@ class _ChatCompletion:
             "model": name,
             "system_fingerprint": None,
         }
+        self._counts = bool(body.stream_options and body.stream_options.include_usage)
         self._chunk_head = {**self._head, "object": "chat.completion.chunk"}
+        if self._counts:  # null but in the last chunk, as OpenAI's
+            self._chunk_head["usage"] = None
 
     def add(self, index: int, piece: TextPiece) -> None:
         """See ``Completion``."""
         choice = self._choices[index]
         self._usage.add(piece)
         choice.deltas.append(choice.take(piece))
-        choice.logprobs += piece.logprobs
+        choice.logprobs += _shown_logprobs(piece)
 
     def body(self) -> dict[str, Any]:
         """See ``Completion``."""
@@ -189,7 +209,7 @@ class _ChatCompletion:
         choice = self._choices[index]
         self._usage.add(piece)
         delta = choice.take(piece)
-        logprobs = self._logprobs(piece.logprobs)
+        logprobs = self._logprobs(_shown_logprobs(piece))
         if delta or logprobs:
             yield self._chunk(index, self._delta(delta), logprobs)
         if choice.finish_reason is not None:
@@ -197,8 +217,7 @@ class _ChatCompletion:
 
     def last_chunks(self) -> Iterator[dict[str, Any]]:
         """See ``Completion``."""
-        options = self._request.stream_options
-        if options is not None and options.include_usage:
+        if self._counts:
             yield {**self._chunk_head, "choices": [], "usage": self._usage.body}
 
     def _message(self, deltas: list[AnswerDelta]) -> dict[str, Any]:
@@ -257,3 +276,8 @@ class _ChatCompletion:
             "finish_reason": finish_reason,
         }
         return {**self._chunk_head, "choices": [choice]}
+
+
+def _shown_logprobs(piece: TextPiece) -> Sequence[TokenLogprobs]:
+    """Those of the content: joined, the tokens are its text."""
+    return piece.logprobs[:-1] if piece.has_end_token else piece.logprobs

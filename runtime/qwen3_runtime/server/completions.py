@@ -24,7 +24,7 @@ from qwen3_runtime.server.prompts import prompt_list
 from qwen3_runtime.server.protocol import CompletionRequest
 from qwen3_runtime.server.streams import respond
 from qwen3_runtime.server.usage import Usage
-from qwen3_runtime.structured import grammar_of_wishes
+from qwen3_runtime.structured import GRAMMAR_FIELDS, grammar_of_wishes
 
 __all__ = ["completion_router"]
 
@@ -84,7 +84,7 @@ async def _prepare(
         logprobs=body.logprobs,
         prompt_logprobs=body.logprobs if body.echo else None,
     )
-    grammar = grammar_of_wishes(body.model_dump())
+    grammar = grammar_of_wishes(body.model_dump(include=GRAMMAR_FIELDS))
     wishes: list[AnswerWish] = []
     echoes: list[str] = []
     for index, prompt in enumerate(prompt_list(body.prompt, "prompt")):
@@ -144,6 +144,8 @@ class _Completion:
             "model": name,
             "system_fingerprint": None,
         }
+        self._counts = bool(body.stream_options and body.stream_options.include_usage)
+        self._chunk_head = {**self._head, **({"usage": None} if self._counts else {})}
 
     def add(self, index: int, piece: TextPiece) -> None:
         """See ``Completion``."""
@@ -172,12 +174,11 @@ class _Completion:
         """See ``Completion``."""
         part = self._part(self._choices[index], piece)
         if part["text"] or part["logprobs"] or part["finish_reason"]:
-            yield {**self._head, "choices": [{"index": index, **part}]}
+            yield {**self._chunk_head, "choices": [{"index": index, **part}]}
 
     def last_chunks(self) -> Iterator[dict[str, Any]]:
         """See ``Completion``."""
-        options = self._request.stream_options
-        if options is not None and options.include_usage:
+        if self._counts:
             yield {**self._head, "choices": [], "usage": self._usage.body}
 
     def _part(self, choice: _Choice, piece: TextPiece) -> dict[str, Any]:

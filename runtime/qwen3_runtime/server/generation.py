@@ -69,6 +69,7 @@ class _Text:
             prompt_logprobs=output.prompt_logprobs,
             num_cached_tokens=output.num_cached_tokens,
             finish_reason=reason,
+            has_end_token=output.finish_reason == "stop",
         )
 
     def _final(self, text: str, is_last: bool) -> str:

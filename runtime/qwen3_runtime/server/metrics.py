@@ -25,7 +25,8 @@ class Metrics:
         self._running = self._gauge("num_requests_running", "Requests the engine works on")
         self._waiting = self._gauge("num_requests_waiting", "Requests that wait for a place")
         self._usage = self._gauge("kv_cache_usage_perc", "Share of cache blocks in use, 0 to 1")
-        self._preemptions = self._gauge(
+        self._num_preemptions = 0
+        self._preemptions = self._counter(
             "num_preemptions", "Times a sequence gave its blocks up and was computed again"
         )
         self.prompt_tokens = self._counter("prompt_tokens", "Tokens of prompts")
@@ -51,6 +52,9 @@ class Metrics:
         self.between_tokens = self._histogram(
             "inter_token_latency_seconds", "From one token to the next", _TOKEN_SECONDS
         )
+        self.decode = self._histogram(
+            "request_decode_time_seconds", "From the first token of an answer to its last", _SECONDS
+        )
         self.whole = self._histogram(
             "e2e_request_latency_seconds", "From the request to its last token", _SECONDS
         )
@@ -64,7 +68,8 @@ class Metrics:
         status = self._client.status
         self._running.set(status.num_running)
         self._waiting.set(status.num_waiting)
-        self._preemptions.set(status.num_preemptions)
+        self._preemptions.inc(status.num_preemptions - self._num_preemptions)
+        self._num_preemptions = status.num_preemptions
         used = status.num_blocks - status.num_free_blocks
         self._usage.set(used / status.num_blocks if status.num_blocks else 0.0)
         return generate_latest(self._registry)
@@ -86,6 +91,7 @@ class AnswerWatch:
         self._metrics = metrics
         self._num_prompt_tokens = num_prompt_tokens
         self._started = time.perf_counter()
+        self._first = self._started
         self._last: float | None = None
         self.is_over = False
 
@@ -97,12 +103,14 @@ class AnswerWatch:
             metrics.queried_tokens.inc(self._num_prompt_tokens)
             metrics.cached_tokens.inc(piece.num_cached_tokens)
             metrics.first_token.observe(now - self._started)
+            self._first = now
         else:
             metrics.between_tokens.observe(now - self._last)
         self._last = now
         metrics.generated_tokens.inc(piece.num_tokens)
         if piece.finish_reason is not None:
             self.is_over = True
+            metrics.decode.observe(now - self._first)
             metrics.finished.labels(piece.finish_reason).inc()
             metrics.whole.observe(now - self._started)
 

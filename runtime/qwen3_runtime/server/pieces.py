@@ -21,3 +21,5 @@ class TextPiece:
     num_cached_tokens: int = 0
     finish_reason: str | None = None
     """``stop`` or ``length`` on the last piece."""
+    has_end_token: bool = False
+    """Whether the last token is what ended the answer, and no part of its text."""

@@ -155,7 +155,7 @@ class EngineClient:
         return stream
 
     async def embed(self, request_id: str, token_ids: Sequence[int]) -> FloatRows:
-        """Returns the vector of a prompt, [hidden_size]; prompts take turns with steps.
+        """Returns the vector of a prompt, [hidden_size]; prompts take turns with each other.
 
         Raises:
             RequestError: The engine cannot serve it.
@@ -172,6 +172,8 @@ class EngineClient:
             return await vector
         finally:
             del self._vectors[request_id]
+            if not vector.done() or vector.cancelled():
+                self._outbox.put(Abort((request_id,)))
 
     async def stop(self) -> None:
         """Ends the engine's process; streams that still run end with an error."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -114,19 +115,24 @@ def _check_books(core: EngineCore) -> None:
         sys.exit(1)
 
 
-@dataclass(slots=True)
 class _Loop:
-    core: EngineCore
-    embed: Embedder | None
-    commands: Connection
-    news: Connection
-    last_status: float = 0.0
+    """Steps the engine, and carries out commands between steps."""
+
+    def __init__(
+        self, core: EngineCore, embed: Embedder | None, commands: Connection, news: Connection
+    ) -> None:
+        self._core = core
+        self._commands = commands
+        self._news = news
+        self._lock = threading.Lock()
+        self._last_status = 0.0
+        self._vectors = _Vectors(embed, self._tell)
 
     def run(self) -> None:
         while True:
             # Sleeps where there is nothing to do, looks up between steps where there is.
-            while self.commands.poll(0 if self.core.has_work else None):
-                command: Command = self.commands.recv()
+            while self._commands.poll(0 if self._core.has_work else None):
+                command: Command = self._commands.recv()
                 if isinstance(command, Stop):
                     return
                 self._carry_out(command)
@@ -137,14 +143,15 @@ class _Loop:
             case Add(request):
                 self._tell(self._answer_to(request))
             case Abort(request_ids):
-                self.core.abort(request_ids)
-                self._tell(Outputs((), self.core.status))
-            case Embed(request_id, token_ids):
-                self._tell(self._vector_of(request_id, token_ids))
+                self._vectors.drop(request_ids)
+                self._core.abort(request_ids)
+                self._tell(Outputs((), self._core.status))
+            case Embed():
+                self._vectors.add(command)
 
     def _answer_to(self, request: EngineRequest) -> Accepted | Refused:
         try:
-            self.core.add(request)
+            self._core.add(request)
         except RuntimeFault as error:
             return Refused(request.request_id, error)
         except Exception as error:  # one request must not end the process of all
@@ -154,23 +161,63 @@ class _Loop:
             return Refused(request.request_id, fault)
         return Accepted(request.request_id)
 
-    def _vector_of(self, request_id: str, token_ids: tuple[int, ...]) -> Embedded | Refused:
-        try:
-            if self.embed is None:
-                raise RequestError("this engine makes no vectors")
-            return Embedded(request_id, self.embed(token_ids))
-        except RuntimeFault as error:
-            return Refused(request_id, error)
-        except Exception as error:
-            got = f"{type(error).__name__}: {error}"
-            return Refused(request_id, EngineError("a prompt cannot be embedded", got=got))
-
     def _step(self) -> None:
-        outputs = self.core.step()
+        outputs = self._core.step()
         now = time.monotonic()
-        if outputs or now - self.last_status >= _STATUS_SECONDS:
-            self.last_status = now
-            self._tell(Outputs(tuple(outputs), self.core.status))
+        if outputs or now - self._last_status >= _STATUS_SECONDS:
+            self._last_status = now
+            self._tell(Outputs(tuple(outputs), self._core.status))
 
     def _tell(self, news: News) -> None:
-        self.news.send(news)
+        with self._lock:  # vectors come from a thread of their own
+            self._news.send(news)
+
+
+class _Vectors:
+    """Makes vectors one after another, in a thread beside the steps, which share the processors.
+
+    Between steps they would hold up every stream for as long as a prompt takes.
+    """
+
+    def __init__(self, embed: Embedder | None, tell: Callable[[News], None]) -> None:
+        self._embed = embed
+        self._tell = tell
+        self._wanted: dict[str, Embed] = {}
+        self._changed = threading.Condition()
+        if embed is not None:
+            threading.Thread(target=self._run, name="vectors", daemon=True).start()
+
+    def add(self, wish: Embed) -> None:
+        """Queues a prompt."""
+        if self._embed is None:
+            self._tell(Refused(wish.request_id, RequestError("this engine makes no vectors")))
+            return
+        with self._changed:
+            self._wanted[wish.request_id] = wish
+            self._changed.notify()
+
+    def drop(self, request_ids: Sequence[str]) -> None:
+        """Takes prompts out whose turn has not come."""
+        with self._changed:
+            for request_id in request_ids:
+                self._wanted.pop(request_id, None)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._wanted)
+                wish = self._wanted.pop(next(iter(self._wanted)))
+            try:
+                self._tell(self._vector_of(wish))
+            except OSError:
+                return  # nobody is there to serve
+
+    def _vector_of(self, wish: Embed) -> Embedded | Refused:
+        assert self._embed is not None
+        try:
+            return Embedded(wish.request_id, self._embed(wish.token_ids))
+        except RuntimeFault as error:
+            return Refused(wish.request_id, error)
+        except Exception as error:
+            got = f"{type(error).__name__}: {error}"
+            return Refused(wish.request_id, EngineError("a prompt cannot be embedded", got=got))

@@ -9,10 +9,12 @@ from qwen3_runtime.chat.hermes import TOOL_END, TOOL_START
 from qwen3_runtime.errors import RequestError
 from qwen3_runtime.sampling.grammar import GrammarSpec
 
-__all__ = ["grammar_of_tools", "grammar_of_wishes"]
+__all__ = ["GRAMMAR_FIELDS", "grammar_of_tools", "grammar_of_wishes"]
 
 _EXTENSIONS = {"guided_regex": "regex", "guided_grammar": "lark", "guided_json": "json_schema"}
 """vLLM's names of request fields, and the kinds they stand for."""
+GRAMMAR_FIELDS = {"response_format", *_EXTENSIONS}
+"""Fields of a request that ``grammar_of_wishes`` reads."""
 
 
 def grammar_of_wishes(
