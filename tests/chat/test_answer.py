@@ -160,6 +160,8 @@ def test_arguments_are_always_json(text, arguments):
 def test_what_is_no_call_is_content():
     assert split("<tool_call>no json at all</tool_call>").content == "no json at all"
     assert split("<tool_call>[1]</tool_call>").content == "[1]"
+    deep = "[" * 5000
+    assert split(f"<tool_call>{deep}</tool_call>").content == deep
 
 
 def test_without_tools_nothing_is_taken_for_a_call():

@@ -91,6 +91,9 @@ def without(name):
         ([{"role": "assistant", "tool_calls": [
             {"function": {"name": "f", "arguments": "[1]"}}]}],
          "messages[0].tool_calls[0].function.arguments"),
+        ([{"role": "assistant", "tool_calls": [
+            {"function": {"name": "f", "arguments": '{"a": ' + "[" * 100_000}}]}],
+         "messages[0].tool_calls[0].function.arguments"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_named(messages, where):

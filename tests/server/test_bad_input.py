@@ -56,6 +56,10 @@ WRONG_CHATS = {
         chat(messages=[USER, call(name="f", arguments="{")]),
         "messages[1].tool_calls[0].function.arguments",
     ),
+    "arguments nest too deeply": (
+        chat(messages=[USER, call(name="f", arguments='{"a": ' + "[" * 100_000)]),
+        "messages[1].tool_calls[0].function.arguments",
+    ),
     "call without a name": (
         chat(messages=[USER, call(arguments="{}")]),
         "messages[1].tool_calls[0].function.name",

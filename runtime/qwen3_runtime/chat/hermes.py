@@ -167,6 +167,6 @@ class _ObjectText:
 def _loads(text: str) -> object:
     try:
         value: object = json.loads(text, strict=False)
-    except ValueError:
+    except (ValueError, RecursionError):  # models nest without end, too
         return None
     return value

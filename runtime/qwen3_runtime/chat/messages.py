@@ -119,9 +119,9 @@ def _arguments(value: object, where: str) -> Mapping[str, object]:
     if isinstance(value, str):
         try:
             value = json.loads(value or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RequestError(
-                "the arguments of a tool call are no JSON", where=where, got=str(error)
+                "the arguments of a tool call are no JSON", where=where, got=str(error)[:200]
             ) from None
     if value is None:
         return {}
