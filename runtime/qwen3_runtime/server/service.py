@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -71,7 +72,8 @@ def _add_tokens(router: APIRouter, model: ServedModel) -> None:
         model.check_name(body.model)
         tokenizer = model.need_tokenizer()
         ids = check_ids(body.tokens, model.facts.vocab_size, "tokens") if body.tokens else []
-        return {"prompt": tokenizer.decode(ids, skip_special_tokens=False)}
+        text = await asyncio.to_thread(tokenizer.decode, ids, skip_special_tokens=False)
+        return {"prompt": text}
 
 
 def _add_health(router: APIRouter, model: ServedModel, metrics: Metrics) -> None:
