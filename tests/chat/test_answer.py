@@ -17,9 +17,13 @@ CALL = (
 OTHER = '<tool_call>{"arguments": {"a": 1}, "name": "later"}</tool_call>'
 
 
-def parser(prompt_text: str = "<|im_start|>assistant\n", has_tools: bool = True):
+def parser(prompt_text: str = "<|im_start|>assistant\n", has_tools: bool = True, **options):
     return answer_parser(
-        reasoning_format="think", tool_format="hermes", prompt_text=prompt_text, has_tools=has_tools
+        reasoning_format="think",
+        tool_format="hermes",
+        prompt_text=prompt_text,
+        has_tools=has_tools,
+        **options,
     )
 
 
@@ -131,6 +135,15 @@ def test_calls():
         {"city": "Paris", "days": [1, {"x": 2}]},
         {"a": 1},
     ]
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("call", [CALL, OTHER])
+def test_one_call_alone(size, call):
+    text = f"I look it up.\n{call}\n{OTHER} and so on <tool_call>"
+    found = split(text, range(size, len(text), size), only_one_call=True)
+    assert found.content == "I look it up."
+    assert calls(found) == calls(split(call))
 
 
 def test_arguments_stream():
