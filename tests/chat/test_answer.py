@@ -138,6 +138,14 @@ def test_calls():
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_call_begun_anew(size):
+    text = f"<tool_call>no, <tool_call>\n{OTHER} <tool_call><tool_call>nothing</tool_call>"
+    found = split(text, range(size, len(text), size))
+    assert found.content == "no,nothing"
+    assert calls(found) == calls(split(OTHER))
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
 @pytest.mark.parametrize("call", [CALL, OTHER])
 def test_one_call_alone(size, call):
     text = f"I look it up.\n{call}\n{OTHER} and so on <tool_call>"

@@ -121,7 +121,12 @@ class HermesToolParser:
     def _whole_call(self, text: str) -> AnswerDelta:
         call = _loads(text)
         if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-            return AnswerDelta(content=text.strip())
+            before, marker, last = text.rpartition(TOOL_START)
+            if not marker:
+                return AnswerDelta(content=text.strip())
+            # Begun anew: small models do so, and markers are never content.
+            given_up = AnswerDelta(content=before.replace(TOOL_START, "").strip())
+            return given_up + self._whole_call(last)
         arguments = call.get("arguments") or {}
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
