@@ -11,7 +11,7 @@ from qwen3_codegen.compile import make_graph
 from qwen3_codegen.ir.hidden_states import hidden_state_names
 from qwen3_codegen.spec.model import ModelSpec
 from qwen3_runtime.engine.batch import FloatRows
-from qwen3_runtime.engine.tracing import TracedEngine, prompt_values
+from qwen3_runtime.engine.tracing import TracedEngine, last_values, prompt_values
 from qwen3_runtime.errors import RequestError
 
 POOLINGS = ("last", "mean")
@@ -48,8 +48,11 @@ class ValueReader:
             )
         engine, lowering = self._engine()
         last = hidden_state_names(make_graph(self.spec, lowering=lowering))[-1]
-        rows = [values[last] for values in prompt_values(engine, prompts, [last])]
-        pooled = [states[-1] if pooling == "last" else states.mean(axis=0) for states in rows]
+        if pooling == "last":
+            pooled = last_values(engine, prompts, last)
+        else:
+            rows = prompt_values(engine, prompts, [last])
+            pooled = [values[last].mean(axis=0) for values in rows]
         return [vector / max(float(np.linalg.norm(vector)), 1e-12) for vector in pooled]
 
     def trace(self, prompts: Sequence[Sequence[int]]) -> dict[str, FloatRows]:

@@ -17,9 +17,13 @@ CALL = (
 OTHER = '<tool_call>{"arguments": {"a": 1}, "name": "later"}</tool_call>'
 
 
-def parser(prompt_text: str = "<|im_start|>assistant\n", has_tools: bool = True):
+def parser(prompt_text: str = "<|im_start|>assistant\n", has_tools: bool = True, **options):
     return answer_parser(
-        reasoning_format="think", tool_format="hermes", prompt_text=prompt_text, has_tools=has_tools
+        reasoning_format="think",
+        tool_format="hermes",
+        prompt_text=prompt_text,
+        has_tools=has_tools,
+        **options,
     )
 
 
@@ -133,6 +137,23 @@ def test_calls():
     ]
 
 
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_call_begun_anew(size):
+    text = f"<tool_call>no, <tool_call>\n{OTHER} <tool_call><tool_call>nothing</tool_call>"
+    found = split(text, range(size, len(text), size))
+    assert found.content == "no,nothing"
+    assert calls(found) == calls(split(OTHER))
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("call", [CALL, OTHER])
+def test_one_call_alone(size, call):
+    text = f"I look it up.\n{call}\n{OTHER} and so on <tool_call>"
+    found = split(text, range(size, len(text), size), only_one_call=True)
+    assert found.content == "I look it up."
+    assert calls(found) == calls(split(call))
+
+
 def test_arguments_stream():
     own = parser()
     own.add('<tool_call>{"name": "f", "arguments": ')
@@ -160,6 +181,8 @@ def test_arguments_are_always_json(text, arguments):
 def test_what_is_no_call_is_content():
     assert split("<tool_call>no json at all</tool_call>").content == "no json at all"
     assert split("<tool_call>[1]</tool_call>").content == "[1]"
+    deep = "[" * 5000
+    assert split(f"<tool_call>{deep}</tool_call>").content == deep
 
 
 def test_without_tools_nothing_is_taken_for_a_call():

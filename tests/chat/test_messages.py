@@ -59,6 +59,20 @@ def test_a_history_of_calls():
     assert taken[2] == messages[2]
 
 
+def test_a_history_of_functions_as_there_were_before_tools():
+    call = {"name": "f", "arguments": '{"a": 1}'}
+    asked, answered = template_messages(
+        [
+            {"role": "assistant", "content": None, "function_call": call},
+            {"role": "function", "name": "f", "content": "2"},
+        ]
+    )
+    assert asked["tool_calls"] == [
+        {"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}
+    ]
+    assert (answered["role"], answered["content"]) == ("tool", "2")
+
+
 def test_an_assistant_may_say_nothing():
     assert template_messages([user(), {"role": "assistant", "content": None}])[1]["content"] == ""
 
@@ -81,6 +95,8 @@ def without(name):
         ([user(["a", {"type": "text"}])], "messages[0].content[1].text"),
         ([user(name=5)], "messages[0].name"),
         ([{"role": "tool", "content": "x"}], "messages[0].tool_call_id"),
+        ([{"role": "function", "content": "x"}], "messages[0].tool_call_id"),
+        ([{"role": "assistant", "function_call": "x"}], "messages[0].tool_calls[0].function"),
         ([{"role": "assistant", "tool_calls": "x"}], "messages[0].tool_calls"),
         ([{"role": "assistant", "tool_calls": ["x"]}], "messages[0].tool_calls[0].function"),
         ([{"role": "assistant", "tool_calls": [without("name")]}],
@@ -90,6 +106,9 @@ def without(name):
          "messages[0].tool_calls[0].function.arguments"),
         ([{"role": "assistant", "tool_calls": [
             {"function": {"name": "f", "arguments": "[1]"}}]}],
+         "messages[0].tool_calls[0].function.arguments"),
+        ([{"role": "assistant", "tool_calls": [
+            {"function": {"name": "f", "arguments": '{"a": ' + "[" * 100_000}}]}],
          "messages[0].tool_calls[0].function.arguments"),
     ],
 )  # fmt: skip

@@ -84,6 +84,17 @@ def test_no_end_before_the_fewest_tokens():
     assert len(held) >= 2
 
 
+def test_a_stop_token_beyond_the_vocabulary_disturbs_nobody():
+    core = EngineCore(ToyEngine())
+    prompt, outside = prompt_of(20), ToyEngine.vocab_size
+    core.add(request("other", prompt, 4))
+    params = SamplingParams(temperature=0, min_tokens=2, stop_token_ids=[outside])
+    core.add(request("held", prompt, 4, params=params))
+    outputs = drain(core)
+    for name in ("other", "held"):
+        assert tokens_of(outputs[name]) == answer(prompt, 4)
+
+
 def test_logprobs_of_answers_and_prompts():
     core = EngineCore(ToyEngine())
     prompt = prompt_of(50)

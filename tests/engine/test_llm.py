@@ -9,6 +9,7 @@ import pytest
 
 from qwen3_codegen import LLM, SamplingParams
 from qwen3_codegen.errors import CodegenError
+from qwen3_codegen.ir.interpreter import Interpreter
 from qwen3_codegen.paths import modelspecs_dir
 from qwen3_runtime.errors import EngineError, RequestError
 from tests.reference.models import assert_logits_match
@@ -39,6 +40,28 @@ def test_threads_take_turns(llm):
         thread.join()
     for one, other in zip(alone, found, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_vectors_are_pooled_hidden_states(llm):
+    for pooling in ("last", "mean"):
+        for states, vector in zip(
+            llm.hidden_states(PROMPTS), llm.embed(PROMPTS, pooling=pooling), strict=True
+        ):
+            pooled = states[-1][-1] if pooling == "last" else states[-1].mean(axis=0)
+            np.testing.assert_allclose(vector, pooled / np.linalg.norm(pooled), atol=1e-6)
+
+
+def test_a_vector_of_the_last_token_costs_its_logits_alone(llm, monkeypatch):
+    counts = []
+    trace = Interpreter.trace
+
+    def counted(engine, batch, names=None):
+        counts.append(len(batch.logit_rows))
+        return trace(engine, batch, names)
+
+    monkeypatch.setattr(Interpreter, "trace", counted)
+    llm.embed(PROMPTS)
+    assert sum(counts) == len(PROMPTS)
 
 
 def test_a_call_within_a_call_is_refused_and_leaves_the_model_usable(llm):

@@ -262,6 +262,21 @@ def test_an_end_token_is_no_part_of_the_text(folder, oracle, monkeypatch):
     assert model.generate("hello", max_steps=8)[0] == stopped.text
 
 
+def test_a_conversation_through_the_tokenizer_is_that_of_generate(model):
+    tokenizer = model.tokenizer
+    conversation = [{"role": "user", "content": "hello"}]
+    text = tokenizer.apply_chat_template(
+        conversation=conversation, add_generation_prompt=True, tokenize=False
+    )
+    ids = tokenizer.apply_chat_template(conversation, add_generation_prompt=True)
+    assert ids == tokenizer.encode(text, add_special_tokens=False)
+    assert text.startswith(tokenizer.apply_chat_template(conversation, tokenize=False))
+    task = make_task(model, ids, end_tokens=model.eos_token_id)
+    (answer,) = play(model, [task], 3)
+    assert tokenizer.decode(answer) == model.generate("hello", max_steps=3)[0]
+    assert tokenizer.decode(np.int64(answer[0])) == tokenizer.decode(np.array(answer[:1]))
+
+
 @pytest.mark.parametrize(
     "spelled",
     [

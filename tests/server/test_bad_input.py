@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 
 import pytest
 
@@ -54,6 +55,10 @@ WRONG_CHATS = {
     ),
     "arguments are no JSON": (
         chat(messages=[USER, call(name="f", arguments="{")]),
+        "messages[1].tool_calls[0].function.arguments",
+    ),
+    "arguments nest too deeply": (
+        chat(messages=[USER, call(name="f", arguments='{"a": ' + "[" * 100_000)]),
         "messages[1].tool_calls[0].function.arguments",
     ),
     "call without a name": (
@@ -270,3 +275,31 @@ def test_others_are_not_disturbed(http, server):
         thread.join()
     assert answers == [text] * 3
     assert_idle(http)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/tokenize", {"prompt": "hello world " * 100_000}),
+        ("/detokenize", {"tokens": [5] * 400_000}),
+        (CHAT, chat(messages=[{"role": "user", "content": "hello world " * 100_000}])),
+    ],
+    ids=["tokenize", "detokenize", "chat"],
+)
+def test_a_long_text_holds_nobody_up(http, server, path, body):
+    took = []
+
+    def send() -> None:
+        with server.http() as own:
+            started = time.perf_counter()
+            own.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
+            took.append(time.perf_counter() - started)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    waits = []
+    while thread.is_alive():
+        started = time.perf_counter()
+        assert http.get("/version").status_code == 200
+        waits.append(time.perf_counter() - started)
+    assert max(waits) < 0.5 * took[0]

@@ -229,6 +229,7 @@ def test_the_guides_request(qwen):
         (["--max-queue", "0"], "--max-queue is out of range"),
         (["--request-timeout", "nan"], "--request-timeout is out of range"),
         (["--api-key-file", "nowhere.txt"], "nowhere.txt"),
+        (["--api-key", ""], "--api-key is empty"),
         (["--host", "no.such.host.invalid"], "no address to listen at"),
         (["--port", "99999"], "--port is out of range"),
     ],

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 
 import openai
 import pydantic
 import pytest
 
-from tests.server.live import ServerProcess, say
+from tests.docs.markdown import read_document
+from tests.server.live import ROOT, ServerProcess, say
 
 MODEL = "tiny-qwen3"
 THOUGHT = "<think>\nlet me see\n</think>\n\n"
@@ -387,3 +390,18 @@ def test_errors_have_their_classes(client):
             stream=True,
             extra_body={"guided_regex": "(("},
         )
+
+
+def test_the_snippet_of_the_documents(server):
+    document = read_document(ROOT / "docs" / "serving.md")
+    (snippet,) = [block.text for block in document.blocks if block.language == "python"]
+    address, question = "http://127.0.0.1:8000/v1", "What is the capital of France?"
+    assert address in snippet
+    assert question in snippet
+    asked = snippet.replace(address, f"{server.url}/v1").replace(
+        question, say("Paris")[0]["content"]
+    )
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", asked], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout) == (0, "Paris"), done.stderr

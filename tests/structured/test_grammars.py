@@ -117,6 +117,42 @@ def test_calls_of_given_functions():
             jsonschema.validate(value["arguments"], SCHEMA)
 
 
+def test_a_function_whose_schema_refers_to_itself():
+    chain = {
+        "type": "object",
+        "properties": {"next": {"anyOf": [{"$ref": "#/$defs/Chain"}, {"type": "null"}]}},
+        "required": ["next"],
+        "additionalProperties": False,
+    }
+    parameters = {
+        "properties": {"chain": {"$ref": "#/$defs/Chain"}},
+        "required": ["chain"],
+        "additionalProperties": False,
+        "$defs": {"Chain": chain},
+    }
+    spec = grammar_of_tools(
+        [{"name": name, "parameters": parameters} for name in ("f", "拉")], only_one=True
+    )
+    form = '<tool_call>\n{"name": "%s", "arguments": {"chain": {"next": %s}}}\n</tool_call>'
+    for name in ("f", "拉"):
+        call = form % (name, '{"next": null}')
+        assert say(spec, 1, likes=call) == (call, True)
+    wrong = form % ("f", '{"other": 1}')
+    assert say(spec, 1, likes=wrong, limit=len(wrong))[0] != wrong
+
+
+def test_a_strict_function_is_held_to_all_of_its_schema():
+    parameters = {
+        "type": "object",
+        "properties": {"a": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True}},
+        "required": ["a"],
+    }
+    function = {"name": "f", "parameters": parameters}
+    COMPILE(grammar_of_tools([function]))
+    with pytest.raises(RequestError, match="uniqueItems"):
+        COMPILE(grammar_of_tools([{**function, "strict": True}]))
+
+
 @pytest.mark.parametrize(
     "spec",
     [

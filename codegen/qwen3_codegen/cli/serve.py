@@ -171,6 +171,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _api_keys(args: argparse.Namespace) -> frozenset[str]:
+    if not all(key.strip() for key in args.api_key):
+        raise CodegenError(  # an unset variable of a shell must not open the server to all
+            "--api-key is empty", hint="without the option the server asks for no key"
+        )
     keys = [*args.api_key, os.environ.get(_KEY_VARIABLE, "")]
     if args.api_key_file is not None:
         lines = args.api_key_file.read_text(encoding="utf-8").splitlines()

@@ -68,6 +68,7 @@ def answer_parser(
     tool_format: str | None,
     prompt_text: str = "",
     has_tools: bool = False,
+    only_one_call: bool = False,
 ) -> AnswerParser:
     """Returns the parser of one answer.
 
@@ -76,10 +77,12 @@ def answer_parser(
         tool_format: The model's, ``hermes`` or None.
         prompt_text: The rendered conversation; a thought that it opens goes on in the answer.
         has_tools: Whether the request lets the model call tools.
+        only_one_call: Whether nothing that comes after a first call is part of the answer.
     """
     is_open = prompt_text.rfind(THINK_START) > prompt_text.rfind(THINK_END)
     starts_inside = is_open and prompt_text.rstrip().endswith(THINK_START)
+    can_call = has_tools and tool_format == "hermes"
     return AnswerParser(
         ThinkParser(starts_inside=starts_inside) if reasoning_format == "think" else _PlainText(),
-        HermesToolParser() if has_tools and tool_format == "hermes" else _PlainText(),
+        HermesToolParser(only_one=only_one_call) if can_call else _PlainText(),
     )

@@ -36,10 +36,12 @@ class HermesToolParser:
 
     Args:
         new_id: Gives every call its id.
+        only_one: Whether the answer is over with its first call, whatever the model adds.
     """
 
-    def __init__(self, new_id: Callable[[], str] = _new_id) -> None:
+    def __init__(self, new_id: Callable[[], str] = _new_id, *, only_one: bool = False) -> None:
         self._new_id = new_id
+        self._only_one = only_one
         self._held = ""
         self._is_inside = False
         self._is_after_call = False
@@ -50,20 +52,28 @@ class HermesToolParser:
         """Returns what is certain now that ``text`` has come."""
         self._held += text
         delta = AnswerDelta()
-        while True:
+        while not self._is_over:
             before = (len(self._held), self._is_inside, self._arguments)
             delta += self._call() if self._is_inside else self._content()
             if before == (len(self._held), self._is_inside, self._arguments):
                 return delta
+        self._held = ""
+        return delta
 
     def finish(self) -> AnswerDelta:
         """Returns what was held back, once no more text comes."""
         held, self._held = self._held, ""
+        if self._is_over:
+            return AnswerDelta()
         if not self._is_inside:
             return AnswerDelta(content=held.lstrip() if self._is_after_call else held)
         if self._arguments is not None:
             return AnswerDelta()
         return self._whole_call(held)
+
+    @property
+    def _is_over(self) -> bool:
+        return self._only_one and self._num_calls > 0
 
     def _content(self) -> AnswerDelta:
         if self._is_after_call:
@@ -111,7 +121,12 @@ class HermesToolParser:
     def _whole_call(self, text: str) -> AnswerDelta:
         call = _loads(text)
         if not isinstance(call, dict) or not isinstance(call.get("name"), str):
-            return AnswerDelta(content=text.strip())
+            before, marker, last = text.rpartition(TOOL_START)
+            if not marker:
+                return AnswerDelta(content=text.strip())
+            # Begun anew: small models do so, and markers are never content.
+            given_up = AnswerDelta(content=before.replace(TOOL_START, "").strip())
+            return given_up + self._whole_call(last)
         arguments = call.get("arguments") or {}
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
@@ -167,6 +182,6 @@ class _ObjectText:
 def _loads(text: str) -> object:
     try:
         value: object = json.loads(text, strict=False)
-    except ValueError:
+    except (ValueError, RecursionError):  # models nest without end, too
         return None
     return value

@@ -20,7 +20,8 @@ def template_messages(messages: object) -> list[dict[str, object]]:
 
     Content parts become one text; ``developer`` is another word for ``system``; system messages
     at the head become one, since most templates take a single one; arguments of earlier tool
-    calls become objects; an old ``function`` call becomes a tool call.
+    calls become objects; a ``function_call``, as there was before tools, becomes a tool call, and
+    a ``function``'s message a tool's.
 
     Raises:
         RequestError: A message is malformed; ``where`` names it, as in ``messages[2].content``.
@@ -38,6 +39,7 @@ def template_messages(messages: object) -> list[dict[str, object]]:
 def _message(message: object, where: str) -> dict[str, object]:
     if not isinstance(message, Mapping):
         raise RequestError("a message is a record", where=where, got=type(message).__name__)
+    message = _with_tools(message)
     role = message.get("role")
     if role in _SYSTEM:
         role = "system"
@@ -63,6 +65,16 @@ def _message(message: object, where: str) -> dict[str, object]:
     if calls is not None:
         taken["tool_calls"] = _tool_calls(calls, f"{where}.tool_calls")
     return taken
+
+
+def _with_tools(message: Mapping[str, object]) -> Mapping[str, object]:
+    """The message as it is said today; an old call has no id, its function's name serves."""
+    call = message.get("function_call")
+    if message.get("role") == "assistant" and call is not None and "tool_calls" not in message:
+        return {**message, "tool_calls": [{"type": "function", "function": call}]}
+    if message.get("role") == "function":
+        return {"tool_call_id": message.get("name"), **message, "role": "tool"}
+    return message
 
 
 def _text(content: object, where: str) -> str:
@@ -119,9 +131,9 @@ def _arguments(value: object, where: str) -> Mapping[str, object]:
     if isinstance(value, str):
         try:
             value = json.loads(value or "{}")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RequestError(
-                "the arguments of a tool call are no JSON", where=where, got=str(error)
+                "the arguments of a tool call are no JSON", where=where, got=str(error)[:200]
             ) from None
     if value is None:
         return {}

@@ -104,13 +104,17 @@ def prompt_rows(
     engine: Engine,
     prompts: SequenceOf[SequenceOf[int]],
     run: Callable[[Batch], Mapping[str, FloatRows]],
+    *,
+    last_only: bool = False,
 ) -> list[dict[str, FloatRows]]:
     """Runs sequences from their start as mixed batches, every token with its logits.
 
     Args:
         engine: Whose limits the batches keep.
         prompts: Token ids.
-        run: Carries a batch out and returns arrays ``[num_tokens, ...]`` by name.
+        run: Carries a batch out and returns arrays ``[num_logit_rows, ...]`` by name.
+        last_only: Whether only the last token of each sequence has logits, which costs far less
+            where the vocabulary is large.
 
     Returns:
         Per sequence, its rows of each array, over all its steps.
@@ -120,7 +124,7 @@ def prompt_rows(
     """
     scheduler = Scheduler(engine)
     sequences = [
-        Sequence(check_token_ids(engine, prompt, index), wants_all_logits=True)
+        Sequence(check_token_ids(engine, prompt, index), wants_all_logits=not last_only)
         for index, prompt in enumerate(prompt_list(prompts))
     ]
     rows: dict[int, dict[str, list[FloatRows]]] = {id(sequence): {} for sequence in sequences}

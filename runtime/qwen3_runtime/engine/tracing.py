@@ -42,6 +42,27 @@ def prompt_values(
     return prompt_rows(engine, prompts, lambda batch: engine.trace(batch, names))
 
 
+def last_values(
+    engine: TracedEngine, prompts: Sequence[Sequence[int]], name: str
+) -> list[FloatRows]:
+    """Runs sequences from their start and returns a value of the last token of each.
+
+    Args:
+        engine: The engine.
+        prompts: Token ids.
+        name: A value of the epilogue, which is computed for no token but the last.
+
+    Returns:
+        Per sequence float32 ``[...]``.
+
+    Raises:
+        RequestError: A prompt cannot be served.
+        EngineError: A step failed, or has no value of such a name.
+    """
+    rows = prompt_rows(engine, prompts, lambda batch: engine.trace(batch, [name]), last_only=True)
+    return [values[name][-1] for values in rows]
+
+
 def require_names(names: Collection[str] | None, values: Collection[str], where: object) -> None:
     """Refuses names that a step has no value of.
 

@@ -34,7 +34,8 @@ class Draw:
     """Prompt and answer so far; the position of a draw is their number."""
     prompt_len: int
     banned: Iterable[int] = ()
-    """Tokens that must not be chosen, such as end tokens before ``min_tokens``."""
+    """Tokens that must not be chosen, such as end tokens before ``min_tokens``; what is beyond the
+    vocabulary, where requests may have their stop tokens, is none anyway."""
     mask: NDArray[np.uint32] | None = None
     """Bit ``t % 32`` of word ``t // 32`` says whether token ``t`` is possible; None: all are."""
 
@@ -184,8 +185,12 @@ class Sampler:
     def _adjust(self, rows: NDArray[np.float32], draws: Sequence[Draw]) -> None:
         masks = [draw.mask for draw in draws if draw.mask is not None]
         has_mask = [draw.mask is not None for draw in draws]
+        vocab_size = rows.shape[1]
         biases = [
-            [*draw.params.logit_bias, *((token, -np.inf) for token in draw.banned)]
+            [
+                *draw.params.logit_bias,
+                *((token, -np.inf) for token in draw.banned if token < vocab_size),
+            ]
             for draw in draws
         ]
         contexts = [draw.token_ids for draw in draws]

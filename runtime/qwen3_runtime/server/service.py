@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -12,6 +13,7 @@ from qwen3_runtime.server.errors import ApiError
 from qwen3_runtime.server.metrics import Metrics
 from qwen3_runtime.server.model import ServedModel
 from qwen3_runtime.server.protocol import DetokenizeRequest, TokenizeRequest
+from qwen3_runtime.server.wire import JsonResponse
 
 __all__ = ["service_router"]
 
@@ -49,7 +51,7 @@ def _add_models(router: APIRouter, model: ServedModel) -> None:
 def _add_tokens(router: APIRouter, model: ServedModel) -> None:
     @router.post("/tokenize", tags=["tokens"])
     @router.post("/v1/tokenize", tags=["tokens"])
-    async def tokenize(body: TokenizeRequest) -> dict[str, Any]:
+    async def tokenize(body: TokenizeRequest) -> Response:
         model.check_name(body.model)
         if (body.prompt is None) == (body.messages is None):
             raise ApiError(400, "give either a prompt or messages")
@@ -63,15 +65,23 @@ def _add_tokens(router: APIRouter, model: ServedModel) -> None:
         else:
             assert body.prompt is not None
             ids = await model.encode(body.prompt, add_special_tokens=body.add_special_tokens)
-        return {"tokens": ids, "count": len(ids), "max_model_len": model.facts.max_model_len}
+        # Given as a dict, it would be looked through number by number, while all streams wait.
+        return JsonResponse(
+            {"tokens": ids, "count": len(ids), "max_model_len": model.facts.max_model_len}
+        )
 
     @router.post("/detokenize", tags=["tokens"])
     @router.post("/v1/detokenize", tags=["tokens"])
     async def detokenize(body: DetokenizeRequest) -> dict[str, Any]:
         model.check_name(body.model)
         tokenizer = model.need_tokenizer()
-        ids = check_ids(body.tokens, model.facts.vocab_size, "tokens") if body.tokens else []
-        return {"prompt": tokenizer.decode(ids, skip_special_tokens=False)}
+        vocab_size = model.facts.vocab_size
+
+        def decode() -> str:
+            ids = check_ids(body.tokens, vocab_size, "tokens") if body.tokens else []
+            return tokenizer.decode(ids, skip_special_tokens=False)
+
+        return {"prompt": await asyncio.to_thread(decode)}
 
 
 def _add_health(router: APIRouter, model: ServedModel, metrics: Metrics) -> None:

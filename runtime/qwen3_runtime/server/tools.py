@@ -21,7 +21,7 @@ class ToolWish:
     must_call: tuple[Mapping[str, object], ...] = ()
     """Functions of which at least one has to be called."""
     only_one: bool = False
-    """Whether there must be one call alone, where there must be any."""
+    """Whether a second call is one too many."""
 
 
 def tool_wish(body: ChatCompletionRequest) -> ToolWish:
@@ -37,10 +37,11 @@ def tool_wish(body: ChatCompletionRequest) -> ToolWish:
         return ToolWish()
     if not tools:
         raise ApiError(400, "tool_choice needs tools", param="tool_choice")
+    only_one = body.parallel_tool_calls is False
     if choice == "auto":
-        return ToolWish(tools)
+        return ToolWish(tools, only_one=only_one)
     if choice == "required":
-        return ToolWish(tools, tuple(functions.values()), body.parallel_tool_calls is False)
+        return ToolWish(tools, tuple(functions.values()), only_one)
     name = None
     if isinstance(choice, dict):
         function = choice.get("function")

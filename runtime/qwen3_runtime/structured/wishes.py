@@ -90,28 +90,36 @@ def grammar_of_tools(
 ) -> GrammarSpec:
     """Returns the grammar of at least one call of these functions, in Hermes' form.
 
+    What cannot be held of a function's schema, such as ``uniqueItems``, is left out of the grammar
+    unless the function is ``strict``, as OpenAI understands the word.
+
     Args:
-        functions: ``name`` and ``parameters`` (a JSON schema) of each that may be called.
+        functions: ``name``, ``parameters`` (a JSON schema) and ``strict`` of each that may be
+            called.
         after_token_ids: It holds once these have come, such as the end of a thought.
         only_one: Whether a second call is one too many.
     """
-    calls = [
-        {
-            "type": "object",
-            "properties": {
-                "name": {"const": function["name"]},
-                "arguments": function.get("parameters") or {"type": "object"},
-            },
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
-        }
-        for function in functions
+    rules = [
+        "start: call" if only_one else 'start: call ("\\n" call)*',
+        f'call: {json.dumps(TOOL_START)} "\\n" (%s) "\\n" {json.dumps(TOOL_END)}'
+        % " | ".join(f"call_{index}" for index in range(len(functions))),
     ]
-    lark = "\n".join(
-        (
-            "start: call" if only_one else 'start: call ("\\n" call)*',
-            f'call: {json.dumps(TOOL_START)} "\\n" json "\\n" {json.dumps(TOOL_END)}',
-            f"json: %json {json.dumps({'anyOf': calls})}",
-        )
-    )
-    return GrammarSpec(kind="lark", text=lark, after_token_ids=tuple(after_token_ids))
+    for index, function in enumerate(functions):
+        name = json.dumps(function["name"], ensure_ascii=False)
+        head = json.dumps(f'{{"name": {name}, "arguments": ')
+        # Each schema by itself: references in it are from its own root.
+        rules += [
+            f'call_{index}: {head} arguments_{index} "}}"',
+            f"arguments_{index}: %json {json.dumps(_schema_of_arguments(function))}",
+        ]
+    return GrammarSpec(kind="lark", text="\n".join(rules), after_token_ids=tuple(after_token_ids))
+
+
+def _schema_of_arguments(function: Mapping[str, object]) -> dict[str, object]:
+    schema = function.get("parameters")
+    is_lenient = function.get("strict") is not True
+    return {
+        **({"x-guidance": {"lenient": True}} if is_lenient else {}),
+        "type": "object",
+        **(schema if isinstance(schema, Mapping) else {}),
+    }

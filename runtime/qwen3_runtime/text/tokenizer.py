@@ -28,6 +28,8 @@ __all__ = ["Tokenizer", "load_tokenizer"]
 _SPECIAL_NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _SLOW_FILES = ("tokenizer.model", "vocab.json", "spiece.model")
 """Files of tokenizers that transformers converts and ``tokenizers`` alone cannot read."""
+_MANY_IDS = 1000
+"""So many take longer to decode than handing them over does."""
 
 
 class Tokenizer:
@@ -84,7 +86,10 @@ class Tokenizer:
             RequestError: The text is no valid Unicode (half of a surrogate pair).
         """
         try:
-            encoding = self._backend.encode(text, add_special_tokens=add_special_tokens)
+            # Unlike `encode`, this lets other threads run: a server's streams, for example.
+            (encoding,) = self._backend.encode_batch_fast(
+                [text], add_special_tokens=add_special_tokens
+            )
         except (TypeError, UnicodeEncodeError) as error:
             raise RequestError("the text cannot be encoded", got=str(error)[:200]) from None
         return list(encoding.ids)
@@ -96,7 +101,11 @@ class Tokenizer:
             RequestError: An id is negative or beyond 32 bits.
         """
         try:
-            return str(self._backend.decode(ids, skip_special_tokens=skip_special_tokens))
+            if len(ids) < _MANY_IDS:
+                return str(self._backend.decode(ids, skip_special_tokens=skip_special_tokens))
+            # Unlike `decode`, this lets other threads run.
+            (text,) = self._backend.decode_batch([ids], skip_special_tokens=skip_special_tokens)
+            return str(text)
         except (OverflowError, TypeError) as error:
             raise RequestError("these are no token ids", got=str(error)[:200]) from None
 

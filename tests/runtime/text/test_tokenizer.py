@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,6 +74,30 @@ def test_start_path_imports_neither_transformers_nor_torch() -> None:
         "sys.exit(any(name in sys.modules for name in ('transformers', 'torch')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def beats_during(work: Callable[[], object]) -> float:
+    """How often another thread runs every 5 ms while ``work`` does, over how often it could."""
+    beats, ended = 0, threading.Event()
+
+    def run() -> None:
+        work()
+        ended.set()
+
+    started = time.perf_counter()
+    threading.Thread(target=run).start()
+    while not ended.wait(0.005):
+        beats += 1
+    return beats / ((time.perf_counter() - started) / 0.005)
+
+
+def test_long_texts_let_other_threads_run(make_folder: MakeFolder) -> None:
+    tokenizer = loaded(make_folder(tokenizer=small_backend()))
+    text = "hello world " * 60_000
+    assert beats_during(lambda: tokenizer.encode(text)) > 0.2
+    ids = tokenizer.encode(text)
+    assert beats_during(lambda: [tokenizer.decode(ids) for _ in range(10)]) > 0.2
+    assert tokenizer.decode(ids) == text
 
 
 # ---- folders --------------------------------------------------------------------------------
