@@ -108,6 +108,17 @@ def test_async_clients_beside_each_other(server: ServerProcess):
 # ---- tools ----------------------------------------------------------------------------------
 
 
+def test_one_call_where_only_one_is_wanted(client):
+    wish = {"model": MODEL, "tools": [WEATHER], "parallel_tool_calls": False}
+    messages = say(f"{CALL}\n{CALL}")
+    answer = client.chat.completions.create(messages=messages, **wish)
+    assert len(answer.choices[0].message.tool_calls) == 1
+    assert answer.choices[0].finish_reason == "tool_calls"
+    chunks = client.chat.completions.create(messages=messages, stream=True, **wish)
+    calls = [call for chunk in chunks for call in chunk.choices[0].delta.tool_calls or ()]
+    assert {call.index for call in calls} == {0}
+
+
 def test_a_tool_call_and_its_answer(client):
     messages = say(f"{THOUGHT}I will look.\n{CALL}\n{CALL}")
     answer = client.chat.completions.create(model=MODEL, messages=messages, tools=[WEATHER])

@@ -86,6 +86,7 @@ async def _prepare(
                 tool_format=model.tool_format,
                 prompt_text=rendered.text,
                 has_tools=bool(tools.tools),
+                only_one_call=tools.only_one,
             )
         )
         for _ in wishes
