@@ -33,6 +33,8 @@ _CLOSING_SECONDS = 2
 _KEEP_ALIVE_SECONDS = 75
 """Longer than clients keep a connection: one that is used again must not be closing just then."""
 _EXIT_FAILED = 2
+_NICENESS = 5
+"""Of the serving process, beside its engine."""
 _ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -150,6 +152,9 @@ async def _watch(server: _Server, model: ServedModel, url: str) -> None:
     """
     while not server.started:
         await asyncio.sleep(0.02)
+    # All threads of a step wait for one that lost its processor to us, so on a busy machine we go
+    # second; the engine's process has been started and keeps its place.
+    os.nice(_NICENESS)
     if not _is_loopback(server.config.host) and not model.settings.api_keys:
         _say("note: no API key is set, so whoever reaches this machine may use the model")
     _say(f"{url} answers 503 until the model is loaded")
