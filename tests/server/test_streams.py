@@ -15,7 +15,7 @@ from qwen3_runtime.sampling import SamplingParams
 from qwen3_runtime.server import streams
 from qwen3_runtime.server.generation import Answers, AnswerWish
 from qwen3_runtime.server.metrics import Metrics
-from qwen3_runtime.server.streams import EventStream
+from qwen3_runtime.server.streams import CHUNKS, EventStream
 from qwen3_runtime.serving import EngineClient, TokenStream
 from tests.serving.loading import ToyLoader
 
@@ -24,6 +24,8 @@ WISH = AnswerWish(prompt_token_ids=[1, 2], params=SamplingParams(), max_tokens=9
 
 class Counted:
     """The form of a stream that says how many tokens came."""
+
+    event_form = CHUNKS
 
     def first_chunks(self):
         yield {"text": "ü\ud800"}

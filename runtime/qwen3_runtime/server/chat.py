@@ -5,28 +5,20 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from qwen3_runtime.chat import AnswerDelta, AnswerParser, answer_parser
-from qwen3_runtime.sampling import MAX_LOGPROBS, TokenLogprobs
-from qwen3_runtime.sampling.grammar import GrammarSpec
-from qwen3_runtime.server.errors import ApiError
-from qwen3_runtime.server.generation import Answers, AnswerWish, submit_answers
+from qwen3_runtime.chat import AnswerDelta
+from qwen3_runtime.sampling import TokenLogprobs
 from qwen3_runtime.server.logprobs import chat_logprobs, prompt_logprobs
 from qwen3_runtime.server.metrics import Metrics
 from qwen3_runtime.server.model import ServedModel
-from qwen3_runtime.server.params import num_choices, sampling_params
 from qwen3_runtime.server.pieces import TextPiece
 from qwen3_runtime.server.protocol import ChatCompletionRequest
-from qwen3_runtime.server.streams import respond
-from qwen3_runtime.server.thoughts import Thought, thought_of
-from qwen3_runtime.server.tools import ToolWish, tool_wish
-from qwen3_runtime.server.usage import Usage
-from qwen3_runtime.structured import GRAMMAR_FIELDS, grammar_of_tools, grammar_of_wishes
+from qwen3_runtime.server.streams import CHUNKS, respond
+from qwen3_runtime.server.turns import ChatTurn, begin_turn
 
 __all__ = ["chat_router"]
 
@@ -38,137 +30,32 @@ def chat_router(model: ServedModel, metrics: Metrics) -> APIRouter:
     @router.post("/v1/chat/completions")
     @router.post("/chat/completions")
     async def create_chat_completion(body: ChatCompletionRequest, request: Request) -> Response:
-        completion, answers = await _prepare(model, metrics, body)
-        seconds = model.settings.request_seconds
+        turn = await begin_turn(model, metrics, body)
         return await respond(
-            request, completion, answers, stream=bool(body.stream), seconds=seconds
+            request,
+            _ChatCompletion(model, body, turn),
+            turn.answers,
+            stream=bool(body.stream),
+            seconds=model.settings.request_seconds,
         )
 
     return router
 
 
-async def _prepare(
-    model: ServedModel, metrics: Metrics, body: ChatCompletionRequest
-) -> tuple[_ChatCompletion, Answers]:
-    """Everything that can be wrong with a request is found here, before an answer begins."""
-    name = model.check_name(body.model)
-    model.facts  # noqa: B018 - raises while there is no engine
-    count = num_choices(body, model.settings.max_choices)
-    tools = tool_wish(body)
-    num_top = _num_top_logprobs(body)
-    limit = _token_limit(body)
-    rendered = await model.render_chat(
-        body.messages,
-        tools=list(tools.tools) or None,
-        template_arguments=body.chat_template_kwargs,
-        add_generation_prompt=body.add_generation_prompt is not False,
-    )
-    thought = await thought_of(model, rendered.text)
-    params = sampling_params(
-        body,
-        model.default_params if thought.may_come else model.default_params_without_thinking,
-        max_tokens=limit,
-        logprobs=num_top if body.logprobs else None,
-    )
-    first_seed = params.seed_or_new()
-    wish = AnswerWish(
-        prompt_token_ids=rendered.token_ids,
-        params=params,
-        max_tokens=model.room_for(len(rendered.token_ids), limit),
-        seed=first_seed,
-        grammar=_grammar(model, body, tools, thought),
-    )
-    wishes = [replace(wish, seed=(first_seed + index) % 2**64) for index in range(count)]
-    choices = [
-        _Choice(
-            answer_parser(
-                reasoning_format=model.reasoning_format,
-                tool_format=model.tool_format,
-                prompt_text=rendered.text,
-                has_tools=bool(tools.tools),
-                only_one_call=tools.only_one,
-            )
-        )
-        for _ in wishes
-    ]
-    completion = _ChatCompletion(model, body, name, choices, Usage(len(rendered.token_ids)))
-    return completion, await submit_answers(model, metrics, wishes)
-
-
-def _num_top_logprobs(body: ChatCompletionRequest) -> int:
-    count = body.top_logprobs or 0
-    if count and not body.logprobs:
-        raise ApiError(400, "top_logprobs needs logprobs: true", param="top_logprobs")
-    if not 0 <= count <= MAX_LOGPROBS:
-        raise ApiError(
-            400, f"top_logprobs is {count}, expected 0 to {MAX_LOGPROBS}", param="top_logprobs"
-        )
-    return count
-
-
-def _token_limit(body: ChatCompletionRequest) -> int | None:
-    """The newer name goes first; the older one is what most clients still send."""
-    for name in ("max_completion_tokens", "max_tokens"):
-        limit: int | None = getattr(body, name)
-        if limit is not None and limit < 1:
-            raise ApiError(400, f"{name} is {limit}, expected at least 1", param=name)
-        if limit is not None:
-            return limit
-    return None
-
-
-def _grammar(
-    model: ServedModel, body: ChatCompletionRequest, tools: ToolWish, thought: Thought
-) -> GrammarSpec | None:
-    if not tools.must_call:
-        grammar = grammar_of_wishes(body.model_dump(include=GRAMMAR_FIELDS), thought.end_token_ids)
-    elif model.tool_format is None:
-        raise ApiError(400, "this model has no form for tool calls", param="tool_choice")
-    else:
-        grammar = grammar_of_tools(tools.must_call, thought.end_token_ids, only_one=tools.only_one)
-    return grammar and replace(grammar, opening_token_id=thought.opening_token_id)
-
-
-@dataclass(slots=True)
-class _Choice:
-    """One of the answers on its way."""
-
-    parser: AnswerParser
-    deltas: list[AnswerDelta] = field(default_factory=list)
-    logprobs: list[TokenLogprobs] = field(default_factory=list)
-    prompt_logprobs: Sequence[TokenLogprobs] | None = None
-    finish_reason: str | None = None
-
-    def take(self, piece: TextPiece) -> AnswerDelta:
-        if piece.prompt_logprobs is not None:
-            self.prompt_logprobs = piece.prompt_logprobs
-        delta = self.parser.add(piece.text)
-        if piece.finish_reason is not None:
-            delta += self.parser.finish()
-            has_called = piece.finish_reason == "stop" and self.parser.has_tool_calls
-            self.finish_reason = "tool_calls" if has_called else piece.finish_reason
-        return delta
-
-
 class _ChatCompletion:
     """A checked request; gives its answer whole or in chunks."""
 
-    def __init__(
-        self,
-        model: ServedModel,
-        body: ChatCompletionRequest,
-        name: str,
-        choices: list[_Choice],
-        usage: Usage,
-    ) -> None:
+    event_form = CHUNKS
+
+    def __init__(self, model: ServedModel, body: ChatCompletionRequest, turn: ChatTurn) -> None:
         self._model = model
         self._request = body
-        self._choices = choices
-        self._usage = usage
+        self._choices = turn.choices
+        self._usage = turn.usage
         self._head = {
             "id": f"chatcmpl-{uuid.uuid4().hex}",
             "created": int(time.time()),
-            "model": name,
+            "model": turn.model_name,
             "system_fingerprint": None,
         }
         self._counts = bool(body.stream_options and body.stream_options.include_usage)

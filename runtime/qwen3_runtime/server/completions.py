@@ -22,7 +22,7 @@ from qwen3_runtime.server.params import num_choices, sampling_params
 from qwen3_runtime.server.pieces import TextPiece
 from qwen3_runtime.server.prompts import prompt_list
 from qwen3_runtime.server.protocol import CompletionRequest
-from qwen3_runtime.server.streams import respond
+from qwen3_runtime.server.streams import CHUNKS, respond
 from qwen3_runtime.server.usage import Usage
 from qwen3_runtime.structured import GRAMMAR_FIELDS, grammar_of_wishes
 
@@ -124,6 +124,8 @@ def _text(model: ServedModel, prompt: str | list[int]) -> str:
 
 class _Completion:
     """A checked request; gives its answers whole or in chunks."""
+
+    event_form = CHUNKS
 
     def __init__(
         self,

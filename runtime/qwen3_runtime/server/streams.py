@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from fastapi import Request
@@ -15,18 +16,46 @@ from qwen3_runtime.server.generation import Answers
 from qwen3_runtime.server.pieces import TextPiece
 from qwen3_runtime.server.wire import JsonResponse, json_bytes
 
-__all__ = ["Completion", "EventStream", "respond", "unless_disconnected"]
+__all__ = ["CHUNKS", "Completion", "EventForm", "EventStream", "respond", "unless_disconnected"]
 
 T = TypeVar("T")
 
 _PING_SECONDS = 15.0
 _PING = b": still here\n\n"
 """A comment: keeps proxies from closing the connection, and clients never see it."""
-_DONE = b"data: [DONE]\n\n"
+
+
+@dataclass(frozen=True, slots=True)
+class EventForm:
+    """How a protocol writes server-sent events."""
+
+    error: Callable[[ApiError], dict[str, Any]]
+    """What an event says of a failure."""
+    is_named: bool = False
+    """Whether the ``type`` of what is sent is the event's name, too."""
+    end: bytes = b""
+    """What comes after all events."""
+
+    def event(self, body: dict[str, Any]) -> bytes:
+        """Returns an event as it is sent."""
+        name = f"event: {body['type']}\n".encode() if self.is_named else b""
+        return name + b"data: " + json_bytes(body) + b"\n\n"
+
+    def events(self, bodies: Iterable[dict[str, Any]]) -> bytes:
+        """Returns several."""
+        return b"".join(map(self.event, bodies))
+
+
+CHUNKS = EventForm(error=lambda error: error.body, end=b"data: [DONE]\n\n")
+"""OpenAI's chunks of completions."""
 
 
 class Completion(Protocol):
     """What a route makes of the pieces of its answers."""
+
+    @property
+    def event_form(self) -> EventForm:
+        """How its stream is written."""
 
     def first_chunks(self) -> Iterable[dict[str, Any]]:
         """Returns what a stream begins with."""
@@ -108,7 +137,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 class EventStream(Response):
-    """Chunks as OpenAI's server-sent events, ended by ``[DONE]``.
+    """Answers as server-sent events, while they come.
 
     A failure on the way is an event with an error object. From a token to the socket is one task
     and no queue: what this costs, the engine does not get.
@@ -152,25 +181,25 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": content, "more_body": more_body})
 
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        completion, answers = self._completion, self._answers
+        completion, answers, form = self._completion, self._answers, self._completion.event_form
         silence = _Silence(answers, self._seconds)
         try:
-            await write(_events(completion.first_chunks()))
+            await write(form.events(completion.first_chunks()))
             while not answers.is_over:
                 pieces = await answers.take()
                 silence.check_time()
-                content = b"".join(_events(completion.chunks(*piece)) for piece in pieces)
+                content = b"".join(form.events(completion.chunks(*piece)) for piece in pieces)
                 if not content and silence.is_long:
                     content = _PING
                 if content:
                     await write(content)
                     silence.begin()
-            await write(_events(completion.last_chunks()))
+            await write(form.events(completion.last_chunks()))
         except Exception as error:
-            await write(_event(api_error(error).body))
+            await write(form.event(form.error(api_error(error))))
         finally:
             silence.end()
-        await write(_DONE, more_body=False)
+        await write(form.end, more_body=False)
 
 
 class _Silence:
@@ -217,11 +246,3 @@ class _Silence:
             self._answers.nudge()
             due = now + _PING_SECONDS if now >= self._end else min(now + _PING_SECONDS, self._end)
         self._timer = self._loop.call_at(due, self._ring)
-
-
-def _events(chunks: Iterable[dict[str, Any]]) -> bytes:
-    return b"".join(map(_event, chunks))
-
-
-def _event(body: dict[str, Any]) -> bytes:
-    return b"data: " + json_bytes(body) + b"\n\n"
