@@ -48,8 +48,8 @@ class LLM:
         dev: Device name, alias or YAML file.
         dtype: ``auto`` (the checkpoint's), ``float32``, ``bfloat16`` or ``float16``; the
             interpreter computes in float32.
-        kv_cache_dtype: What keys and values are kept in: ``auto`` (as ``dtype``), or another dtype
-            in the native lowering.
+        kv_cache_dtype: What keys and values are kept in: ``auto`` (as ``dtype``; in mixtures of
+            experts ``float32``), or another dtype in the native lowering.
         quant: Weight quantisation; none is available in this version.
         ndev: Number of devices; one in this version.
         max_num_seqs: Most sequences in flight.

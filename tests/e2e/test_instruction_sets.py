@@ -12,7 +12,8 @@ import pytest
 from tests.e2e.test_devices import assert_half_precision
 from tests.e2e.test_parity import assert_parity
 from tests.instruction_sets import NAMES, best, every_instruction_set, on
-from tests.reference.cases import CASES
+from tests.reference.cases import CASES, case_named, stored_in
+from tests.reference.models import assert_logits_match
 
 pytestmark = pytest.mark.compile
 
@@ -41,6 +42,23 @@ def test_bfloat16(isa, reference, open_llm):
     prompts = model.prompts()
     for prompt, rows in zip(prompts, llm.logits(prompts), strict=True):
         np.testing.assert_array_equal(llm.logits([prompt])[0], rows)
+
+
+HALF = [(isa, dtype) for isa in NAMES for dtype in ("bfloat16", "float16")]
+
+
+@pytest.mark.parametrize(
+    ("isa", "dtype"), [on(isa, dtype) for isa, dtype in (*HALF, ("avx512-bf16", "bfloat16"))]
+)
+def test_mixtures_in_half_precision(isa, dtype, reference, open_llm):
+    """Float32 rows times half-precision matrices, which each path widens in its own way."""
+    model = reference(stored_in(case_named("qwen3-moe-mixed"), dtype))
+    llm = open_llm(model.path, dtype=dtype, lowering="native", isa=isa)
+    assert_half_precision(llm, model, dtype, 0.9995)
+    prompts = model.prompts()
+    for prompt, rows in zip(prompts, llm.logits(prompts), strict=True):
+        np.testing.assert_array_equal(llm.logits([prompt])[0], rows)
+        assert_logits_match(rows, model.logits(prompt))
 
 
 def widest_registers(directory) -> str:

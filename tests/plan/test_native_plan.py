@@ -11,11 +11,13 @@ from qwen3_codegen.compile import CompileOptions, make_graph, plan_model
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.frontend import build_graph
+from qwen3_codegen.plan.activations import with_activations
 from qwen3_codegen.plan.planner import plan_engine
 from qwen3_codegen.plan.records import EnginePlan, KernelCall, WeightPlan
 from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.spec.device import load_device
 from qwen3_codegen.spec.model import ModelSpec
+from qwen3_codegen.spec.resolve import with_dtype
 from qwen3_runtime.checkpoint import open_checkpoint
 from qwen3_runtime.checkpoint.transform import Reshape, Rows, Stack, Tensor
 from qwen3_runtime.engine.manifest import memory_needs
@@ -160,8 +162,70 @@ def test_experts_are_read_where_they_are_mapped(reference):
 
 def test_the_published_mixture_is_planned():
     plan = plan_model(load_model("qwen3-30b-a3b"), CPU, CompileOptions()).plan
-    assert ("MixExperts", (2048, 768, 128, 8, "Silu")) in plan.kernels
-    assert plan.memory.weight_bytes > 30e9 * 2
+    assert ("MixExperts", (2048, 768, 128, 8, "Silu", "Bf16")) in plan.kernels
+    assert 30e9 * 2 < plan.memory.weight_bytes < 31e9 * 2
+
+
+# ---- what is kept in float32 beside half-precision matrices ---------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "element"), [(DType.BF16, "Bf16"), (DType.F16, "F16")])
+def test_mixtures_keep_values_and_caches_in_float32(dtype, element):
+    spec = load_model("qwen3-30b-a3b", overrides={"attention_bias": "true"})
+    compiled = plan_model(spec, CPU, CompileOptions(dtype=dtype))
+    plan = compiled.plan
+    assert (plan.dtype, plan.activation_dtype) == (dtype, DType.F32)
+    assert {buffer.dtype for buffer in plan.buffers} == {DType.F32, DType.I32}
+    assert {group.dtype for group in plan.cache_groups} == {"float32"}
+    # 48 layers, keys and values, 4 heads of 128
+    assert plan.memory.kv_bytes_per_token == 48 * 2 * 4 * 128 * 4
+    weights = [*plan.prologue.weights, *plan.layer_kinds[0].weights]
+    assert {len(weight.shape): weight.dtype for weight in weights} == {
+        1: DType.F32,  # norms and biases
+        2: dtype,
+        3: dtype,
+    }
+    takes_matrix = {"GatherRows", "Linear", "MixExperts"}
+    assert takes_matrix < {kernel for kernel, _ in plan.kernels}
+    for kernel, sizes in plan.kernels:
+        is_of_rows = (kernel, sizes) == ("GatherRows", (2048,))  # those whose logits are wanted
+        assert (element in sizes) == (kernel in takes_matrix and not is_of_rows)
+    manifest = json.loads(compiled.files["manifest.json"])
+    assert (manifest["dtype"], manifest["activation_dtype"]) == (dtype.value, "float32")
+    assert "using Element = float;" in compiled.files["engine.hpp"]
+    assert "Values stay in float32 from op to op" in compiled.files["engine.hpp"]
+
+
+def test_a_mixture_keeps_its_cache_in_less_where_asked():
+    options = CompileOptions(dtype=DType.BF16, kv_cache_dtype=DType.BF16)
+    plan = plan_model(load_model("qwen3-30b-a3b"), CPU, options).plan
+    assert plan.activation_dtype is DType.F32
+    assert {group.dtype for group in plan.cache_groups} == {"bfloat16"}
+
+
+@pytest.mark.parametrize(
+    ("id", "dtype"), [("qwen3-moe", DType.F32), ("qwen3-window-3", DType.BF16)]
+)
+def test_others_keep_values_in_the_dtype_of_matrices(id, dtype):
+    compiled = plan_model(case_spec(id), CPU, dataclasses.replace(NATIVE, dtype=dtype))
+    assert compiled.plan.activation_dtype is None
+    assert {buffer.dtype for buffer in compiled.plan.buffers} - {DType.I32} == {dtype}
+    assert "activation_dtype" not in json.loads(compiled.files["manifest.json"])
+    assert "Values stay" not in compiled.files["engine.hpp"]
+
+
+def test_a_matrix_that_another_op_reads_is_kept_as_values_are():
+    """Such as an op of the user's own, whose kernel takes one dtype."""
+    graph = make_graph(with_dtype(case_spec("qwen3-moe"), DType.BF16), lowering="native")
+    (kind,) = graph.layer_kinds
+    first = kind.nodes[0]
+    router = next(node.inputs["router"] for node in kind.nodes if node.op == "moe")
+    reads_it_too = dataclasses.replace(first, inputs={**first.inputs, "weight": router})
+    changed = dataclasses.replace(kind, nodes=(reads_it_too, *kind.nodes[1:]))
+    wide = with_activations(dataclasses.replace(graph, layer_kinds=(changed,)), DType.F32)
+    dtypes = {weight.name: weight.type.dtype for weight in wide.layer_kinds[0].weights}
+    assert dtypes[router] is DType.F32
+    assert dtypes["q_proj"] is DType.BF16
 
 
 # ---- the dtype of caches --------------------------------------------------------------------

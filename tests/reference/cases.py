@@ -25,7 +25,8 @@ class ReferenceCase:
         config: Fields of config.json.
         seed: Seed of weights and prompts, chosen so that 64 greedy steps have a clear argmax.
         prompt_lens: Tokens of its prompts; the first is several windows long where there is one.
-        checkpoint_dtype: ``float32``, or ``bfloat16`` for bfloat16 matrices beside float32 norms.
+        checkpoint_dtype: ``float32``, or what all but norms, which stay in float32, is stored in:
+            ``bfloat16`` or ``float16``.
         saved_by_transformers: config.json as transformers 5 writes it, instead of ``config``.
         max_shard_size: Splits the checkpoint into several files with an index.
         gains: Overrides of ``models.GAINS``, the spread of groups of weights.
@@ -413,3 +414,8 @@ _BY_ID = {case.id: case for case in CASES}
 def case_named(id: str) -> ReferenceCase:
     """Returns the case of that id; KeyError names the id that does not exist."""
     return _BY_ID[id]
+
+
+def stored_in(case: ReferenceCase, dtype: str) -> ReferenceCase:
+    """Returns a case with weights rounded to ``dtype`` and stored in it, as publishers do."""
+    return dataclasses.replace(case, id=f"{case.id}-in-{dtype}", checkpoint_dtype=dtype)

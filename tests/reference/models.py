@@ -213,8 +213,7 @@ def draw_weights(model: Any, case: ReferenceCase) -> None:
         for name, parameter in model.named_parameters():
             values = _draw(rng, name, tuple(parameter.shape), model, gains)
             parameter.copy_(torch.from_numpy(values.astype(np.float32)))
-            if case.checkpoint_dtype == "bfloat16" and parameter.ndim == 2:
-                parameter.copy_(parameter.bfloat16().float())
+            parameter.copy_(parameter.to(_stored_in(case, name)).float())
 
 
 def _draw(
@@ -271,10 +270,7 @@ def _score_spread(model: Any) -> float:
 
 def save_checkpoint(model: Any, case: ReferenceCase, path: Path) -> None:
     """Writes safetensors and config.json as a publisher of this model would."""
-    state = {
-        name: tensor.bfloat16() if _saved_as_bfloat16(case, tensor) else tensor
-        for name, tensor in model.state_dict().items()
-    }
+    state = {name: tensor.to(_stored_in(case, name)) for name, tensor in model.state_dict().items()}
     shards = {} if case.max_shard_size is None else {"max_shard_size": case.max_shard_size}
     model.save_pretrained(path, state_dict=state, **shards)
     if not case.saved_by_transformers:
@@ -282,8 +278,9 @@ def save_checkpoint(model: Any, case: ReferenceCase, path: Path) -> None:
         (path / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _saved_as_bfloat16(case: ReferenceCase, tensor: torch.Tensor) -> bool:
-    return case.checkpoint_dtype == "bfloat16" and tensor.ndim == 2
+def _stored_in(case: ReferenceCase, name: str) -> torch.dtype:
+    dtype: torch.dtype = getattr(torch, case.checkpoint_dtype)
+    return torch.float32 if "norm" in name else dtype
 
 
 def published_config(case: ReferenceCase) -> dict[str, Any]:

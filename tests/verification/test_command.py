@@ -9,6 +9,7 @@ import pytest
 
 from qwen3_codegen.cache_contents import clear_cache
 from qwen3_codegen.compile import CompileOptions, make_graph
+from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.random_checkpoint import first_layers, layers_of_every_kind
 from qwen3_codegen.spec.catalog import load_model
@@ -81,6 +82,19 @@ def test_prompts_look_past_a_window(window, length):
     script = make_script(graph.vocab_size, length, seed=0)
     assert script.max_num_batched_tokens == length
     assert [len(ids) for ids in script.token_ids] == [length + 4, length + 5, 3]
+
+
+def test_ops_of_mixtures_are_held_to_float32():
+    """What an engine of half-precision matrices keeps its values in."""
+
+    def build(compiled, options, notify):
+        raise AssertionError("nothing is compiled")
+
+    spec = load_model("qwen3-30b-a3b")
+    subject = compiled_subject(spec, load_device("cpu"), CompileOptions(), None, build)
+    nodes = [node for region in subject.graph.regions() for node in region.nodes]
+    assert {value.type.dtype for node in nodes for value in node.outputs} == {DType.F32}
+    assert subject.graph.dtype is DType.BF16
 
 
 def test_the_cache_is_not_cleared_between_building_and_loading(tmp_path, monkeypatch):

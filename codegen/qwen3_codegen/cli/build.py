@@ -165,8 +165,9 @@ def summary(compiled: CompiledPlan) -> str:
     """Returns what a user should know of a plan before it is built."""
     plan, memory = compiled.plan, compiled.plan.memory
     emulated = " (emulated on the CPU)" if plan.target.emulated else ""
+    beside = f" with {plan.activation_dtype.value} activations" if plan.activation_dtype else ""
     return (
-        f"{plan.model_name} on {plan.target.title}{emulated}, {plan.dtype.value}, "
+        f"{plan.model_name} on {plan.target.title}{emulated}, {plan.dtype.value}{beside}, "
         f"InfiniCore {plan.target.release} {plan.target.infinicore}: "
         f"{format_bytes(memory.weight_bytes)} of weights, "
         f"{format_bytes(memory.kv_bytes_per_token)} of keys and values per token"

@@ -76,6 +76,8 @@ def manifest_text(plan: EnginePlan) -> str:
         "ignored_tensors": list(plan.ignored_tensors),
         "sha256": {**plan.digests, "plan": content_digest(plan)},
     }
+    if plan.activation_dtype is not None:
+        manifest["activation_dtype"] = plan.activation_dtype.value
     if plan.is_traced:
         manifest[TRACED_KEY] = _traced(plan)
     return json.dumps(manifest, indent=2, ensure_ascii=True) + "\n"

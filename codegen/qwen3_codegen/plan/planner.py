@@ -12,6 +12,7 @@ from qwen3_codegen.ir.graph import AttributeValue, Graph, Node, Region, Value
 from qwen3_codegen.ir.ops import ATTENTION_OPS, ops_of
 from qwen3_codegen.passes.rewriting import used_rope_tables
 from qwen3_codegen.plan import native, portable
+from qwen3_codegen.plan.activations import activation_dtype, with_activations
 from qwen3_codegen.plan.context import EngineContext, RegionContext
 from qwen3_codegen.plan.records import (
     Action,
@@ -91,6 +92,8 @@ class _Planner:
         request: PlanRequest,
         moved: Mapping[str, Mapping[str, tuple[RotatedHeads, ...]]],
     ) -> None:
+        self._values_in = activation_dtype(graph, request.target.lowering)
+        graph = with_activations(graph, self._values_in)
         self._graph = graph
         self._ops = ops_of(graph)
         self._moved = moved
@@ -101,7 +104,7 @@ class _Planner:
             device=request.target.device,
             device_label=request.target.device,
             transpose_linear_weights=request.transpose_linear_weights,
-            cache_dtype=_cache_dtype(graph, request),
+            cache_dtype=_cache_dtype(self._values_in, request),
         )
         self._lowering = _LOWERINGS[request.target.lowering]
         self._model_weights = ModelWeights()
@@ -130,7 +133,7 @@ class _Planner:
             schedule=graph.schedule,
             epilogue=epilogue,
             buffers=buffers,
-            max_logit_rows=_max_logit_rows(graph),
+            max_logit_rows=_max_logit_rows(graph.vocab_size, self._values_in),
             scratch_columns=self._engine.scratch_columns,
             constants=dict(self._engine.constants),
             rope_tables=_used_tables(graph),
@@ -146,6 +149,7 @@ class _Planner:
             overrides=request.overrides,
             digests=request.digests,
             own_headers=self._own_headers(),
+            activation_dtype=None if self._values_in is graph.dtype else self._values_in,
         )
 
     def _hidden_place(self) -> Place:
@@ -267,7 +271,7 @@ class _Planner:
         weights += sum(total_bytes(kind.weights) * len(kind.layers) for kind in kinds)
         per_token = sum(b.columns * b.dtype.size for b in buffers if b.rows == "num_tokens")
         per_row = sum(b.columns * b.dtype.size for b in buffers if b.rows == "num_logit_rows")
-        element = self._graph.dtype.size
+        element = self._values_in.size
         scratch = self._engine.scratch_columns * element
         pairs = sum(len(table.inv_freq) for table in _used_tables(self._graph).values())
         shapes = len(self._engine.attention_shapes)
@@ -347,9 +351,9 @@ def _as_text(value: AttributeValue) -> str:
     return str(value)
 
 
-def _max_logit_rows(graph: Graph) -> int:
+def _max_logit_rows(vocab_size: int, dtype: DType) -> int:
     """As many rows as keep the logits of one go within 64 MiB, but no more than 256."""
-    return max(1, min(256, (64 << 20) // (graph.vocab_size * graph.dtype.size)))
+    return max(1, min(256, (64 << 20) // (vocab_size * dtype.size)))
 
 
 def _used_tables(graph: Graph) -> Mapping[str, RopeTable]:
@@ -357,15 +361,15 @@ def _used_tables(graph: Graph) -> Mapping[str, RopeTable]:
     return {name: table for name, table in graph.rope_tables.items() if name in used}
 
 
-def _cache_dtype(graph: Graph, request: PlanRequest) -> DType:
-    """What keys and values are kept in, the same in every group; by default the activations' dtype.
+def _cache_dtype(activations: DType, request: PlanRequest) -> DType:
+    """What keys and values are kept in, the same in every group; by default as activations are.
 
     Raises:
         LoweringError: The lowering has no cache of another dtype than its activations.
     """
     wanted = request.kv_cache_dtype
     if wanted is None:
-        return graph.dtype
+        return activations
     if request.target.lowering == "portable":
         raise LoweringError(
             "the portable lowering keeps keys and values in the dtype of the activations",

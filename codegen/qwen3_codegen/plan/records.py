@@ -371,6 +371,7 @@ class EnginePlan:
     architecture: str
     target: TargetPlan
     dtype: DType
+    """Of matrices and, unless ``activation_dtype`` says otherwise, of values between ops."""
     vocab_size: int
     max_position_embeddings: int
     num_layers: int
@@ -407,6 +408,13 @@ class EnginePlan:
         default_factory=dict, metadata={"digest": "if set"}
     )
     """By the header of an op of the user's own: its text and those of what it includes, by name."""
+    activation_dtype: DType | None = field(default=None, metadata={"digest": "if set"})
+    """Of values between ops where that is not ``dtype``."""
+
+    @property
+    def value_dtype(self) -> DType:
+        """Of values between ops."""
+        return self.activation_dtype or self.dtype
 
     def regions(self) -> tuple[RegionPlan, ...]:
         """Prologue, layer kinds, epilogue."""

@@ -39,7 +39,7 @@ def check_ops(
     """Yields one check per node of every layer, over all steps.
 
     Args:
-        graph: The one the engine was made of, after all passes.
+        graph: The one the engine was made of, after all passes; values in the dtype it keeps
         lowering: How the engine carries it out.
         read: Gives a checkpoint's tensor by name.
         max_model_len: The engine's, which chooses between rope tables.
@@ -57,14 +57,13 @@ def check_ops(
     replayed = interpreter.replay(played.slotted(), played.results)
     started = time.monotonic()
     for (place, _), steps in groupby(replayed, key=lambda each: (each.place, id(each.node))):
-        yield _check(list(steps), sums[place], graph, lowering, played, started)
+        yield _check(list(steps), sums[place], lowering, played, started)
         started = time.monotonic()
 
 
 def _check(
     steps: list[Replayed],
     sums: Mapping[str, int],
-    graph: Graph,
     lowering: str,
     played: Played[Mapping[str, Array]],
     started: float,
@@ -79,7 +78,8 @@ def _check(
         for step in steps
     }
     total = worst(measured.values())
-    limit = op_limit(node.op, graph.dtype, lowering, sums[node.outputs[0].name])
+    stored_in = node.outputs[0].type.dtype
+    limit = op_limit(node.op, stored_in, lowering, sums[node.outputs[0].name])
     missed = [step for step, each in measured.items() if each.max_rel > limit]
     return judged(
         total,

@@ -18,6 +18,7 @@ from qwen3_codegen.compile import (
 )
 from qwen3_codegen.frontend import build_graph
 from qwen3_codegen.ir.graph import Graph
+from qwen3_codegen.plan.activations import with_activations
 from qwen3_codegen.progress import status
 from qwen3_codegen.spec.device import DeviceSpec
 from qwen3_codegen.spec.model import ModelSpec
@@ -96,7 +97,7 @@ def compiled_subject(
         check_fit(json.loads(compiled.files["manifest.json"]), checkpoint, limits)
 
     return Subject(
-        graph=make_graph(stored, lowering=lowering),
+        graph=with_activations(make_graph(stored, lowering=lowering), plan.value_dtype),
         frontend_graph=build_graph(stored),
         lowering=lowering,
         facts={

@@ -14,7 +14,7 @@ namespace qwen3 {
 // What a generated engine is, beside its layers.
 struct EngineTraits {
   DeviceTarget target;
-  infiniDtype_t dtype;  // of activations and matrices
+  infiniDtype_t dtype;  // of activations
   size_t num_layers;
   size_t vocab_size;
   size_t max_position_embeddings;

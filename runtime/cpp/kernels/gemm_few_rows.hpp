@@ -61,8 +61,8 @@ PackedRows<Step> pack_few_rows(const ProblemOf<Step>& problem, std::size_t batch
 }
 
 // How far the NR columns after those from `col` on are, or 0 where there are not as many.
-template <std::size_t NR, typename T>
-std::ptrdiff_t distance_to_next(const Problem<T>& problem, std::size_t col) {
+template <std::size_t NR, typename X, typename W>
+std::ptrdiff_t distance_to_next(const Problem<X, W>& problem, std::size_t col) {
   return col + 2 * NR <= problem.shape.n ? static_cast<std::ptrdiff_t>(NR) * problem.w.row_stride
                                          : 0;
 }

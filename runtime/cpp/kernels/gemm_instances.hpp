@@ -5,12 +5,14 @@
 
 namespace qwen3::kernels {
 
-#define QWEN3_GEMM_INSTANCE(T)                                                               \
-  template void gemm<T>(const GemmShape&, Matrices<const T>, Matrices<const T>, Matrices<T>, \
-                        float, float)
+#define QWEN3_GEMM_INSTANCE(X, W)                                                               \
+  template void gemm<X, W>(const GemmShape&, Matrices<const X>, Matrices<const W>, Matrices<X>, \
+                           float, float)
 
-extern QWEN3_GEMM_INSTANCE(float);
-extern QWEN3_GEMM_INSTANCE(Bf16);
-extern QWEN3_GEMM_INSTANCE(F16);
+extern QWEN3_GEMM_INSTANCE(float, float);
+extern QWEN3_GEMM_INSTANCE(Bf16, Bf16);
+extern QWEN3_GEMM_INSTANCE(F16, F16);
+extern QWEN3_GEMM_INSTANCE(float, Bf16);
+extern QWEN3_GEMM_INSTANCE(float, F16);
 
 }  // namespace qwen3::kernels

@@ -107,8 +107,8 @@ void multiply_chunk(const Lane* x, std::size_t rows, const Lane* w, std::size_t 
 }
 
 // Writes a finished block; a column of tiles is `tile_rows` tiles.
-template <typename T>
-void write_block(const Problem<T>& problem, const Block& at, std::size_t cols,
+template <typename X, typename W>
+void write_block(const Problem<X, W>& problem, const Block& at, std::size_t cols,
                  std::size_t tile_rows, const Tile* tiles) {
   for (std::size_t row = 0; row < at.rows; ++row) {
     float totals[kColumnBlock];

@@ -2,7 +2,7 @@
 //
 // A dot product is cut into chunks of Step::kChunk elements. Within a chunk, each element belongs
 // to one of kLanes partial sums, which take their products in ascending k; simd::sum then adds the
-// lanes. Chunk totals are added in ascending order. All of this depends on K, the element type and
+// lanes. Chunk totals are added in ascending order. All of this depends on K, the element types and
 // the instruction set only, so a row of the result has the same bits whatever rows, batches or
 // threads share the call.
 #pragma once
@@ -42,9 +42,9 @@ struct Rows {
 namespace gemm_detail {
 
 // As Step::load for a last block of `count` elements; missing ones are 0.
-template <typename Step>
-void load_last(const typename Step::Element* source, std::size_t count, simd::U32* vectors) {
-  typename Step::Element elements[Step::kBlock] = {};
+template <typename Step, typename T>
+void load_last(const T* source, std::size_t count, simd::U32* vectors) {
+  T elements[Step::kBlock] = {};
   std::memcpy(elements, source, count * sizeof *elements);
   Step::load(elements, vectors);
 }
@@ -58,14 +58,14 @@ void store_block(const simd::U32* vectors, std::size_t width, Lane* target) {
 }
 
 // Packs `count` <= Step::kBlock elements from k on of one row.
-template <typename Step>
-void pack_last(const Rows<typename Step::Element>& source, std::size_t row, std::size_t k,
-               std::size_t count, std::size_t width, Lane* target) {
+template <typename Step, typename T>
+void pack_last(const Rows<T>& source, std::size_t row, std::size_t k, std::size_t count,
+               std::size_t width, Lane* target) {
   simd::U32 vectors[Step::kVectors];
   if (source.k_stride == 1) {
     load_last<Step>(source.at(row, k), count, vectors);
   } else {
-    typename Step::Element elements[Step::kBlock];
+    T elements[Step::kBlock];
     for (std::size_t i = 0; i < count; ++i) {
       elements[i] = *source.at(row, k + i);
     }
@@ -75,9 +75,9 @@ void pack_last(const Rows<typename Step::Element>& source, std::size_t row, std:
 }
 
 // Packs one panel of `count` <= width rows; absent rows become 0.
-template <typename Step>
-void pack_panel(const Rows<typename Step::Element>& source, std::size_t row, std::size_t count,
-                std::size_t width, std::size_t k, std::size_t length, Lane* target) {
+template <typename Step, typename T>
+void pack_panel(const Rows<T>& source, std::size_t row, std::size_t count, std::size_t width,
+                std::size_t k, std::size_t length, Lane* target) {
   const std::size_t block_size = Step::kVectors * width * kLanes;
   for (std::size_t r = 0; r < count; ++r) {
     Lane* own = target + r * kLanes;
@@ -105,9 +105,9 @@ void pack_panel(const Rows<typename Step::Element>& source, std::size_t row, std
 
 // Packs the kLanes rows from `row` on, which lie side by side in memory (row_stride 1), for the
 // whole blocks of `length`. slots[i] is where row i's first vector goes.
-template <typename Step>
-void pack_side_by_side(const Rows<typename Step::Element>& source, std::size_t row,
-                       std::size_t width, std::size_t k, std::size_t length, Lane* const* slots) {
+template <typename Step, typename T>
+void pack_side_by_side(const Rows<T>& source, std::size_t row, std::size_t width, std::size_t k,
+                       std::size_t length, Lane* const* slots) {
   for (std::size_t done = 0; done + Step::kBlock <= length; done += Step::kBlock) {
     for (std::size_t v = 0; v < Step::kVectors; ++v) {
       simd::F32 tile[kLanes];
@@ -130,9 +130,9 @@ void pack_side_by_side(const Rows<typename Step::Element>& source, std::size_t r
 //
 // A panel is [vector of k][width][lane], zero padded to whole blocks and to `width` rows; `target`
 // holds round_up(count, width) * packed_lanes<Step>(length) lanes.
-template <typename Step>
-void pack_panels(const Rows<typename Step::Element>& source, std::size_t row, std::size_t count,
-                 std::size_t width, std::size_t k, std::size_t length, Lane* target) {
+template <typename Step, typename T>
+void pack_panels(const Rows<T>& source, std::size_t row, std::size_t count, std::size_t width,
+                 std::size_t k, std::size_t length, Lane* target) {
   const std::size_t panel_size = width * packed_lanes<Step>(length);
   std::size_t ready = 0;    // rows whose whole blocks are packed
   std::size_t ready_k = 0;  // and how far

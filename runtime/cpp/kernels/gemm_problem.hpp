@@ -36,26 +36,26 @@ namespace gemm_detail {
 inline constexpr std::size_t kThreadWork = 32768;
 
 // out[m, n] = alpha * x[m, k] @ w[n, k]^T + beta * out, once per batch.
-template <typename T>
+template <typename X, typename W>
 struct Problem {
   GemmShape shape;
-  Matrices<const T> x;  // columns run over k
-  Matrices<const T> w;
-  Matrices<T> out;
+  Matrices<const X> x;  // columns run over k
+  Matrices<const W> w;
+  Matrices<X> out;
   float alpha;
   float beta;
 
-  Rows<T> x_rows(std::size_t batch) const {
+  Rows<X> x_rows(std::size_t batch) const {
     return {x.at(batch, 0, 0), x.row_stride, x.col_stride};
   }
-  Rows<T> w_rows(std::size_t batch) const {
+  Rows<W> w_rows(std::size_t batch) const {
     return {w.at(batch, 0, 0), w.row_stride, w.col_stride};
   }
 
   // Writes `count` adjacent columns of one row.
   void write(std::size_t batch, std::size_t row, std::size_t col, const float* totals,
              std::size_t count) const {
-    T* target = out.at(batch, row, col);
+    X* target = out.at(batch, row, col);
     std::size_t i = 0;
     for (; out.col_stride == 1 && i + kLanes <= count; i += kLanes) {
       const simd::F32 product = simd::set(alpha) * simd::load(totals + i);
@@ -63,15 +63,15 @@ struct Problem {
                   beta == 0.0f ? product : product + simd::set(beta) * simd::load(target + i));
     }
     for (; i < count; ++i) {
-      T& element = target[static_cast<std::ptrdiff_t>(i) * out.col_stride];
+      X& element = target[static_cast<std::ptrdiff_t>(i) * out.col_stride];
       const float product = alpha * totals[i];
-      element = from_float<T>(beta == 0.0f ? product : product + beta * to_float(element));
+      element = from_float<X>(beta == 0.0f ? product : product + beta * to_float(element));
     }
   }
 };
 
 template <typename Step>
-using ProblemOf = Problem<typename Step::Element>;
+using ProblemOf = Problem<typename Step::RowElement, typename Step::Element>;
 
 // Buffers of one thread; they live as long as it does.
 struct Buffers {

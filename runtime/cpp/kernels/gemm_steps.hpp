@@ -5,8 +5,10 @@
 // and packs each into kVectors vectors; the functions that pack, tile and thread know no more of
 // it. A step has
 //
+//   RowElement        of the operand whose rows are always packed
+//   Element           of the other operand, which may be read in place
 //   kChunk            elements of k that are summed in registers before the lanes are added up
-//   load              packs a block of contiguous elements
+//   load              packs a block of contiguous elements of either type
 //   across            packs for kLanes neighbouring rows: lane `slot` of the block of each
 //   multiply_add      sums + x * w, lane by lane
 #pragma once
@@ -24,37 +26,45 @@ inline constexpr std::size_t kLanes = simd::kLanes;
 
 using Lane = std::uint32_t;
 
-// One float in a lane, multiplied by fused multiply-adds; 16-bit elements are widened.
-template <typename T>
+// One float in a lane, multiplied by fused multiply-adds; 16-bit elements are widened. X, the rows'
+// type, is W or float.
+template <typename W, typename X = W>
 struct FloatStep {
-  using Element = T;
+  using RowElement = X;
+  using Element = W;
   // That is one load of 16-bit elements.
   static constexpr std::size_t kBlock = 2 * kLanes;
   static constexpr std::size_t kVectors = 2;
   static constexpr std::size_t kChunk = 512;
 
   // A bfloat16 block falls apart into even and odd elements, because a mask and a shift then make
-  // floats of them; other types stay in order.
+  // floats of them, and rows beside it likewise; other types stay in order.
   static constexpr std::size_t element_at(std::size_t slot) {
-    if constexpr (std::is_same_v<T, Bf16>) {
+    if constexpr (std::is_same_v<W, Bf16>) {
       return slot < kLanes ? 2 * slot : 2 * (slot - kLanes) + 1;
     } else {
       return slot;
     }
   }
 
+  template <typename T>
   static void load(const T* source, simd::U32* vectors) {
     if constexpr (std::is_same_v<T, Bf16>) {
       simd::U32 pairs;
       std::memcpy(&pairs, source, sizeof pairs);
       vectors[0] = pairs << 16;
       vectors[1] = pairs & 0xffff0000u;
+    } else if constexpr (std::is_same_v<W, Bf16>) {
+      T ordered[kBlock];
+      for (std::size_t slot = 0; slot < kBlock; ++slot) ordered[slot] = source[element_at(slot)];
+      std::memcpy(vectors, ordered, sizeof ordered);
     } else {
       vectors[0] = reinterpret_cast<simd::U32>(simd::load(source));
       vectors[1] = reinterpret_cast<simd::U32>(simd::load(source + kLanes));
     }
   }
 
+  template <typename T>
   static simd::U32 across(const T* source, std::ptrdiff_t k_stride, std::size_t slot) {
     const auto k = static_cast<std::ptrdiff_t>(element_at(slot));
     return reinterpret_cast<simd::U32>(simd::load(source + k * k_stride));
@@ -68,6 +78,7 @@ struct FloatStep {
 #if defined(QWEN3_SIMD_AVX512_BF16)
 // Two neighbouring bfloat16 elements in a lane, as they lie in memory, multiplied by vdpbf16ps.
 struct Bf16PairStep {
+  using RowElement = Bf16;
   using Element = Bf16;
   static constexpr std::size_t kBlock = 2 * kLanes;
   static constexpr std::size_t kVectors = 1;
@@ -93,15 +104,15 @@ struct Bf16PairStep {
 };
 #endif
 
-// The step for products of T with T on this instruction set.
-template <typename T>
+// The step for products of rows of X with W on this instruction set.
+template <typename W, typename X = W>
 struct StepFor {
-  using Type = FloatStep<T>;
+  using Type = FloatStep<W, X>;
 };
 
 #if defined(QWEN3_SIMD_AVX512_BF16)
 template <>
-struct StepFor<Bf16> {
+struct StepFor<Bf16, Bf16> {
   using Type = Bf16PairStep;
 };
 #endif

@@ -203,21 +203,18 @@ void idle_workers_sleep() {
   CHECK(used < 0.1);
 }
 
-template <typename T>
+template <typename T, typename W = T>
 void products_are_right(std::size_t m, std::size_t n, std::size_t k) {
   std::mt19937 generator(3);
   std::normal_distribution<float> normal;
   std::vector<T> a(m * k);
-  std::vector<T> b(k * n);
+  std::vector<W> b(k * n);
   std::vector<T> c(m * n);
-  for (auto* values : {&a, &b}) {
-    for (T& value : *values) {
-      value = from_float<T>(normal(generator));
-    }
-  }
-  gemm<T>({1, m, n, k}, {a.data(), 0, static_cast<std::ptrdiff_t>(k), 1},
-          {b.data(), 0, static_cast<std::ptrdiff_t>(n), 1},
-          {c.data(), 0, static_cast<std::ptrdiff_t>(n), 1}, 1.0f, 0.0f);
+  for (T& value : a) value = from_float<T>(normal(generator));
+  for (W& value : b) value = from_float<W>(normal(generator));
+  gemm<T, W>({1, m, n, k}, {a.data(), 0, static_cast<std::ptrdiff_t>(k), 1},
+             {b.data(), 0, static_cast<std::ptrdiff_t>(n), 1},
+             {c.data(), 0, static_cast<std::ptrdiff_t>(n), 1}, 1.0f, 0.0f);
   for (std::size_t i = 0; i < m; ++i) {
     for (std::size_t j = 0; j < n; ++j) {
       double exact = 0.0;
@@ -236,7 +233,7 @@ void products_are_right(std::size_t m, std::size_t n, std::size_t k) {
 }
 
 // A row's bits do not depend on how many rows there are, nor on how the columns lie.
-template <typename T>
+template <typename T, typename W = T>
 void products_have_one_order() {
   constexpr std::size_t kRows = 300;  // several blocks of rows
   constexpr std::size_t kCols = 45;
@@ -244,29 +241,29 @@ void products_have_one_order() {
   std::mt19937 generator(4);
   std::normal_distribution<float> normal;
   std::vector<T> a(kRows * kLength);
-  std::vector<T> adjacent(kLength * kCols);
-  std::vector<T> contiguous(kLength * kCols);
+  std::vector<W> adjacent(kLength * kCols);
+  std::vector<W> contiguous(kLength * kCols);
   for (T& value : a) value = from_float<T>(normal(generator));
   for (std::size_t k = 0; k < kLength; ++k) {
     for (std::size_t col = 0; col < kCols; ++col) {
-      adjacent[k * kCols + col] = from_float<T>(normal(generator));
+      adjacent[k * kCols + col] = from_float<W>(normal(generator));
       contiguous[col * kLength + k] = adjacent[k * kCols + col];
     }
   }
-  const auto product = [&](std::size_t first, std::size_t rows, Matrices<const T> b) {
+  const auto product = [&](std::size_t first, std::size_t rows, Matrices<const W> b) {
     std::vector<T> c(rows * kCols);
-    gemm<T>({1, rows, kCols, kLength}, {&a[first * kLength], 0, kLength, 1}, b,
-            {c.data(), 0, kCols, 1}, 1.0f, 0.0f);
+    gemm<T, W>({1, rows, kCols, kLength}, {&a[first * kLength], 0, kLength, 1}, b,
+               {c.data(), 0, kCols, 1}, 1.0f, 0.0f);
     return c;
   };
-  const Matrices<const T> in_place{contiguous.data(), 0, 1, kLength};
+  const Matrices<const W> in_place{contiguous.data(), 0, 1, kLength};
   std::vector<T> alone;
   for (std::size_t row = 0; row < kRows; ++row) {
     const std::vector<T> one = product(row, 1, in_place);
     alone.insert(alone.end(), one.begin(), one.end());
   }
   for (const std::size_t rows : {1, 2, 5, 16, 17, 300}) {
-    for (const Matrices<const T>& b : {in_place, {adjacent.data(), 0, kCols, 1}}) {
+    for (const Matrices<const W>& b : {in_place, {adjacent.data(), 0, kCols, 1}}) {
       const std::vector<T> together = product(0, rows, b);
       CHECK(std::memcmp(together.data(), alone.data(), together.size() * sizeof(T)) == 0);
     }
@@ -317,10 +314,14 @@ int main() {
     products_are_right<float>(m, 45, 601);
     products_are_right<Bf16>(m, 45, 601);
     products_are_right<F16>(m, 45, 601);
+    products_are_right<float, Bf16>(m, 45, 601);
+    products_are_right<float, F16>(m, 45, 601);
   }
   products_have_one_order<float>();
   products_have_one_order<Bf16>();
   products_have_one_order<F16>();
+  products_have_one_order<float, Bf16>();
+  products_have_one_order<float, F16>();
 #if defined(QWEN3_SIMD_AVX512_BF16)
   pairs_are_added_one_by_one_and_flushed();
 #endif

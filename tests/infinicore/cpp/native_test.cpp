@@ -244,14 +244,14 @@ struct Half {
   simd::F32 operator()(simd::F32 x) const { return x * simd::set(0.5f); }
 };
 
-template <typename T>
+template <typename T, typename W>
 struct Mixture {
   static constexpr std::size_t kHidden = 22, kIntermediate = 9, kExperts = 5, kTopK = 2;
   static constexpr std::size_t kMatrix = kHidden * kIntermediate;
   static constexpr std::size_t kRows = 70;
 
   std::vector<T> x = random_values<T>(kRows * kHidden, 9);
-  std::vector<T> matrices = random_values<T>(3 * kExperts * kMatrix, 10);
+  std::vector<W> matrices = random_values<W>(3 * kExperts * kMatrix, 10);
   std::vector<std::int32_t> experts;
   std::vector<float> weights;
 
@@ -264,7 +264,7 @@ struct Mixture {
     }
   }
 
-  const T* matrix(std::size_t role, std::size_t expert) const {
+  const W* matrix(std::size_t role, std::size_t expert) const {
     return &matrices[(role * kExperts + expert) * kMatrix];
   }
 
@@ -272,7 +272,7 @@ struct Mixture {
   std::vector<T> run(std::size_t first, std::size_t count) const {
     std::vector<T> out(count * kHidden), rows(out), gate(count * kIntermediate), up(gate);
     std::vector<float> sums(count * kHidden, std::nanf(""));
-    const ExpertMixture<T, kHidden, kIntermediate, kExperts, kTopK, Half> mixture{
+    const ExpertMixture<T, kHidden, kIntermediate, kExperts, kTopK, Half, W> mixture{
         {out.data(), kHidden},
         {&x[first * kHidden], kHidden},
         &experts[first * kTopK],
@@ -280,7 +280,7 @@ struct Mixture {
         {rows.data(), gate.data(), up.data(), sums.data()}};
     mixture.run(count, [&](std::size_t role, std::size_t expert) {
       const auto stride = static_cast<std::ptrdiff_t>(role == 2 ? kIntermediate : kHidden);
-      return MatrixRows<const T>{matrix(role, expert), stride};
+      return MatrixRows<const W>{matrix(role, expert), stride};
     });
     return out;
   }
@@ -306,10 +306,10 @@ struct Mixture {
 };
 
 // Relative to the largest number; and to the last bit whoever shares the call.
-template <typename T>
+template <typename T, typename W = T>
 void mixtures(double tolerance) {
-  const Mixture<T> mixture;
-  constexpr std::size_t kHidden = Mixture<T>::kHidden, kRows = Mixture<T>::kRows;
+  const Mixture<T, W> mixture;
+  constexpr std::size_t kHidden = mixture.kHidden, kRows = mixture.kRows;
   const std::vector<T> whole = mixture.run(0, kRows);
   double worst = 0.0, largest = 0.0;
   for (std::size_t i = 0; i < whole.size(); ++i) {
@@ -339,6 +339,8 @@ int main() {
   choices_of_experts();
   mixtures<float>(1e-6);
   mixtures<Bf16>(2e-2);
+  mixtures<float, Bf16>(1e-6);
+  mixtures<float, F16>(1e-6);
   std::printf("%s\n", simd::kInstructionSet);
   return 0;
 }

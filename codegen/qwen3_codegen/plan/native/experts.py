@@ -6,6 +6,7 @@ from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.ir.graph import Node, Value, ValueType
 from qwen3_codegen.plan.context import Lowered, RegionContext, target_of
+from qwen3_codegen.plan.native.elements import matrix_elements
 from qwen3_codegen.plan.native.functions import UNARY_FUNCTIONS
 from qwen3_codegen.plan.records import Definition, Flag, KernelCall, Origin, TensorRef
 
@@ -34,11 +35,14 @@ def lower_moe(node: Node, context: RegionContext) -> Lowered:
     x, router, *matrices = (
         context.ref(node.inputs[role]) for role in ("x", "router", "gate", "up", "down")
     )
-    route = KernelCall("Linear", (hidden, num_experts), (logits, x, router, 1.0, 0.0))
+    elements = matrix_elements(node, "router", context)
+    route = KernelCall("Linear", (hidden, num_experts, *elements), (logits, x, router, 1.0, 0.0))
     normalize = Flag("normalize", bool(node.attributes["normalize"]))
     choose = KernelCall("ChooseExperts", (num_experts, top_k), (choice, logits, normalize))
+    (elements,) = {matrix_elements(node, role, context) for role in ("gate", "up", "down")}
     sizes = (hidden, intermediate, num_experts, top_k, _activation(node))
-    mix = KernelCall("MixExperts", sizes, (target_of(node), x, choice, tuple(matrices), scratch))
+    operands = (target_of(node), x, choice, tuple(matrices), scratch)
+    mix = KernelCall("MixExperts", (*sizes, *elements), operands)
     return tuple(definitions), (route, choose, mix)
 
 

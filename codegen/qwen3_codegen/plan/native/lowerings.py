@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.ir.graph import Node, Value, ValueType
 from qwen3_codegen.plan.context import Lowered, RegionContext, number, onto, target_of, window_of
 from qwen3_codegen.plan.lowering import NodeLowering
+from qwen3_codegen.plan.native.elements import ELEMENTS, matrix_elements
 from qwen3_codegen.plan.native.experts import lower_moe
 from qwen3_codegen.plan.native.functions import UNARY_FUNCTIONS
 from qwen3_codegen.plan.records import (
@@ -29,9 +29,6 @@ from qwen3_codegen.plan.records import (
 from qwen3_codegen.plan.shape_lowerings import lower_reshape, lower_split
 from qwen3_codegen.plan.storage import row_elements
 
-_CACHE_ELEMENTS = {DType.F32: "F32", DType.BF16: "Bf16", DType.F16: "F16"}
-"""Name in ``ops.hpp`` of what a cache is made of."""
-
 
 def copy_value(node: Node, context: RegionContext, target: TensorRef, name: str) -> Action:
     """Returns the call that copies a value to ``target``."""
@@ -40,17 +37,20 @@ def copy_value(node: Node, context: RegionContext, target: TensorRef, name: str)
 
 
 def _embedding(node: Node, context: RegionContext) -> Lowered:
-    return _gather(node, context, node.inputs["weight"], StepArgument.TOKEN_IDS)
+    return _gather(node, context, "weight", StepArgument.TOKEN_IDS)
 
 
 def _gather_rows(node: Node, context: RegionContext) -> Lowered:
-    return _gather(node, context, node.inputs["x"], StepArgument.LOGIT_ROWS)
+    return _gather(node, context, "x", StepArgument.LOGIT_ROWS)
 
 
-def _gather(node: Node, context: RegionContext, table: str, rows: StepArgument) -> Lowered:
+def _gather(node: Node, context: RegionContext, role: str, rows: StepArgument) -> Lowered:
     definition = context.allocate(node.output)
-    arguments = (target_of(node), context.ref(table), rows)
-    return (definition,), (KernelCall("GatherRows", (row_elements(node.output.type),), arguments),)
+    elements = matrix_elements(node, role, context)
+    arguments = (target_of(node), context.ref(node.inputs[role]), rows)
+    return (definition,), (
+        KernelCall("GatherRows", (row_elements(node.output.type), *elements), arguments),
+    )
 
 
 def _linear(node: Node, context: RegionContext) -> Lowered:
@@ -58,8 +58,9 @@ def _linear(node: Node, context: RegionContext) -> Lowered:
     definition, actions = _linear_start(node, context)
     beta = 1.0 if actions or "residual" in node.inputs else 0.0
     sizes = (row_elements(context.type_of(node.inputs["x"])), row_elements(node.output.type))
+    elements = matrix_elements(node, "weight", context)
     operands = (target, context.ref(node.inputs["x"]), context.ref(node.inputs["weight"]))
-    call = KernelCall("Linear", sizes, (*operands, number(node, "alpha"), beta))
+    call = KernelCall("Linear", (*sizes, *elements), (*operands, number(node, "alpha"), beta))
     return (definition,), (*actions, call)
 
 
@@ -165,7 +166,7 @@ def _attend(node: Node, context: RegionContext, query: TensorRef, keys: HeadOpti
             got=f"{head_dim} and {value_dim}",
         )
     key, value = (context.ref(node.inputs[role]) for role in ("k", "v"))
-    sizes = (_CACHE_ELEMENTS[context.engine.cache_dtype], int(kv_heads), int(head_dim))
+    sizes = (ELEMENTS[context.engine.cache_dtype], int(kv_heads), int(head_dim))
     cache, sequences = StepArgument.CACHE, StepArgument.SEQUENCES
     append = KernelCall("AppendKeyValue", sizes, (cache, sequences, key, value, keys))
     options = AttentionOptions(

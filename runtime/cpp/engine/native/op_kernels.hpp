@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "engine/native/ops.hpp"
 #include "kernels/gemm_instances.hpp"
@@ -95,11 +96,19 @@ struct Tanh : EachLane<tanh_of> {};
 struct Gelu : EachLane<gelu_of> {};
 struct GeluTanh : EachLane<gelu_tanh_of> {};
 
-template <class T, size_t kColumns>
-void GatherRows<T, kColumns>::run(const Tensor& out, const Tensor& table, const int32_t* rows) {
+template <class T, size_t kColumns, class W>
+void GatherRows<T, kColumns, W>::run(const Tensor& out, const Tensor& table, const int32_t* rows) {
+  namespace detail = kernels::norm_detail;
   for_each_row(out.shape[0], kColumns, [&](size_t row) {
-    std::memcpy(row_of<T>(out, row), row_of<T>(table, static_cast<size_t>(rows[row])),
-                kColumns * sizeof(T));
+    T* y = row_of<T>(out, row);
+    const W* x = row_of<const W>(table, static_cast<size_t>(rows[row]));
+    if constexpr (std::is_same_v<T, W>) {
+      std::memcpy(y, x, kColumns * sizeof(T));
+    } else {
+      detail::for_each_vector(kColumns, [&](size_t start, size_t count) {
+        detail::store(y + start, detail::load(x + start, count), count);
+      });
+    }
   });
 }
 
@@ -117,13 +126,13 @@ void RepeatRow<T, kColumns>::run(const Tensor& out, const Tensor& vector) {
   });
 }
 
-template <class T, size_t kIn, size_t kOut>
-void Linear<T, kIn, kOut>::run(const Tensor& out, const Tensor& in, const Tensor& weight,
-                               float alpha, float beta) {
+template <class T, size_t kIn, size_t kOut, class W>
+void Linear<T, kIn, kOut, W>::run(const Tensor& out, const Tensor& in, const Tensor& weight,
+                                  float alpha, float beta) {
   const kernels::GemmShape shape{1, out.shape[0], kOut, kIn};
-  kernels::gemm<T>(shape, {row_of<const T>(in, 0), 0, in.strides[0], 1},
-                   {row_of<const T>(weight, 0), 0, 1, weight.strides[0]},
-                   {row_of<T>(out, 0), 0, out.strides[0], 1}, alpha, beta);
+  kernels::gemm<T, W>(shape, {row_of<const T>(in, 0), 0, in.strides[0], 1},
+                      {row_of<const W>(weight, 0), 0, 1, weight.strides[0]},
+                      {row_of<T>(out, 0), 0, out.strides[0], 1}, alpha, beta);
 }
 
 template <class T, size_t kGroups, size_t kColumns>
@@ -255,11 +264,11 @@ void ChooseExperts<T, kExperts, kTopK>::run(const ExpertChoice& choice, const Te
 }
 
 template <class T, size_t kHidden, size_t kIntermediate, size_t kExperts, size_t kTopK,
-          class Function>
-void MixExperts<T, kHidden, kIntermediate, kExperts, kTopK, Function>::run(
+          class Function, class W>
+void MixExperts<T, kHidden, kIntermediate, kExperts, kTopK, Function, W>::run(
     const Tensor& out, const Tensor& in, const ExpertChoice& choice, const ExpertMatrices& matrices,
     const MixtureScratch& scratch) {
-  const kernels::ExpertMixture<T, kHidden, kIntermediate, kExperts, kTopK, Function> mixture{
+  const kernels::ExpertMixture<T, kHidden, kIntermediate, kExperts, kTopK, Function, W> mixture{
       {row_of<T>(out, 0), out.strides[0]},
       {row_of<const T>(in, 0), in.strides[0]},
       row_of<const int32_t>(choice.experts, 0),
@@ -269,7 +278,7 @@ void MixExperts<T, kHidden, kIntermediate, kExperts, kTopK, Function>::run(
   const std::vector<Tensor>* roles[] = {&matrices.gate, &matrices.up, &matrices.down};
   mixture.run(out.shape[0], [&](size_t role, size_t expert) {
     const Tensor& matrix = (*roles[role])[expert];
-    return kernels::MatrixRows<const T>{row_of<const T>(matrix, 0), matrix.strides[0]};
+    return kernels::MatrixRows<const W>{row_of<const W>(matrix, 0), matrix.strides[0]};
   });
 }
 

@@ -2,7 +2,8 @@
 //
 // Every op is a class template over the element type and the sizes of one row, instantiated once
 // per engine in its kernels.cpp (from op_kernels.hpp); row counts, lengths and block tables come
-// with the call. Rows of a tensor may lie apart; what is in a row is contiguous.
+// with the call. Rows of a tensor may lie apart; what is in a row is contiguous. Tables and
+// matrices are of elements W where an op names them: of T, or of 16 bits beside floats.
 #pragma once
 
 #include <cstddef>
@@ -23,7 +24,7 @@ using kernels::RopePairs;
 inline constexpr RopePairs kHalves = RopePairs::kHalves;
 inline constexpr RopePairs kInterleaved = RopePairs::kInterleaved;
 using Sequences = std::vector<kernels::SequenceRows>;
-// Elements of a cache.
+// Elements of caches, tables and matrices.
 using F32 = float;
 using kernels::Bf16;
 using kernels::F16;
@@ -34,7 +35,7 @@ inline const float* floats(const Tensor& weight) {
 }
 
 // Rows of a table, chosen by number: embeddings, and the rows whose logits are wanted.
-template <class T, size_t kColumns>
+template <class T, size_t kColumns, class W = T>
 struct GatherRows {
   static void run(const Tensor& out, const Tensor& table, const int32_t* rows);
 };
@@ -51,7 +52,7 @@ struct RepeatRow {
 };
 
 // out = alpha * in @ weight^T + beta * out, weight [kOut, kIn], summed in float, rounded once.
-template <class T, size_t kIn, size_t kOut>
+template <class T, size_t kIn, size_t kOut, class W = T>
 struct Linear {
   static void run(const Tensor& out, const Tensor& in, const Tensor& weight, float alpha,
                   float beta);
@@ -159,7 +160,7 @@ struct MixtureScratch {
 
 // What the chosen experts give, weighted and added; Function activates the gate.
 template <class T, size_t kHidden, size_t kIntermediate, size_t kExperts, size_t kTopK,
-          class Function>
+          class Function, class W = T>
 struct MixExperts {
   static void run(const Tensor& out, const Tensor& in, const ExpertChoice& choice,
                   const ExpertMatrices& matrices, const MixtureScratch& scratch);

@@ -43,8 +43,8 @@ template <typename Step>
 double seconds(const GemmShape& shape, const Bf16* a, const Bf16* w, Bf16* c) {
   const auto k = static_cast<std::ptrdiff_t>(shape.k);
   const double start = now();
-  gemm<Bf16, Step>(shape, {a, 0, k, 1}, {w, 0, 1, k},
-                   {c, 0, static_cast<std::ptrdiff_t>(shape.n), 1}, 1.0f, 0.0f);
+  gemm<Bf16, Bf16, Step>(shape, {a, 0, k, 1}, {w, 0, 1, k},
+                         {c, 0, static_cast<std::ptrdiff_t>(shape.n), 1}, 1.0f, 0.0f);
   return now() - start;
 }
 

@@ -81,9 +81,9 @@ struct MixtureScratch {
 };
 
 // out[row] = sum over ranks of weights[row, rank] * down(Activation(gate(x)) * up(x)), the matrices
-// being those of expert experts[row, rank]. Products are rounded to T, the sum once.
+// being those of expert experts[row, rank], of elements W. Products are rounded to T, the sum once.
 template <typename T, std::size_t kHidden, std::size_t kIntermediate, std::size_t kExperts,
-          std::size_t kTopK, typename Activation>
+          std::size_t kTopK, typename Activation, typename W = T>
 struct ExpertMixture {
   MatrixRows<T> out;
   MatrixRows<const T> x;
@@ -124,9 +124,9 @@ struct ExpertMixture {
  private:
   // result = rows @ matrix^T
   template <std::size_t kIn, std::size_t kOut>
-  static void multiply(T* result, const T* rows, MatrixRows<const T> matrix, std::size_t count) {
-    gemm<T>({1, count, kOut, kIn}, {rows, 0, kIn, 1}, {matrix.data, 0, 1, matrix.stride},
-            {result, 0, kOut, 1}, 1.0f, 0.0f);
+  static void multiply(T* result, const T* rows, MatrixRows<const W> matrix, std::size_t count) {
+    gemm<T, W>({1, count, kOut, kIn}, {rows, 0, kIn, 1}, {matrix.data, 0, 1, matrix.stride},
+               {result, 0, kOut, 1}, 1.0f, 0.0f);
   }
 
   static void activate(T* gate, const T* up) {

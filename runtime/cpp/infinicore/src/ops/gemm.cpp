@@ -48,9 +48,11 @@ struct GemmDescriptor : InfiniopDescriptor {
 
 namespace qwen3::kernels {
 
-QWEN3_GEMM_INSTANCE(float);
-QWEN3_GEMM_INSTANCE(Bf16);
-QWEN3_GEMM_INSTANCE(F16);
+QWEN3_GEMM_INSTANCE(float, float);
+QWEN3_GEMM_INSTANCE(Bf16, Bf16);
+QWEN3_GEMM_INSTANCE(F16, F16);
+QWEN3_GEMM_INSTANCE(float, Bf16);
+QWEN3_GEMM_INSTANCE(float, F16);
 
 }  // namespace qwen3::kernels
 

@@ -1,0 +1,77 @@
+"""What an engine keeps between its ops where that is not the dtype of its matrices.
+
+A router picks the experts of a row by comparing logits. Where two are nearly equal, a rounding
+anywhere before them sends the row to another expert, which no later precision mends: of the hard
+models of the tests, rounding the residual stream, the attention's results or the cache alone was
+enough in bfloat16. So a mixture in half precision keeps every value and its cache in float32, and
+only its matrices in half: what it computes then is the float32 model of those matrices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from qwen3_codegen.dtypes import DType
+from qwen3_codegen.ir.graph import Graph, Node, Region, Value, ValueType, Weight
+from qwen3_codegen.passes.rewriting import map_regions
+
+__all__ = ["activation_dtype", "with_activations"]
+
+_MATRIX_ROLES = {
+    "embedding": ("weight",),
+    "linear": ("weight",),
+    "moe": ("router", "gate", "up", "down"),
+}
+"""Inputs whose kernels take another float dtype than that of the values beside them."""
+
+
+def activation_dtype(graph: Graph, lowering: str) -> DType:
+    """Returns what the values between ops are kept in; a graph says what its matrices are in.
+
+    Mixtures have a native lowering only.
+    """
+    nodes = (node for region in graph.regions() for node in region.nodes)
+    has_router = any(node.op == "moe" for node in nodes)
+    return DType.F32 if has_router and lowering == "native" else graph.dtype
+
+
+def with_activations(graph: Graph, dtype: DType) -> Graph:
+    """Returns the graph with every value of its dtype in another one, all but its matrices.
+
+    That graph is for the plan alone: to the op table, what goes into an op is of one dtype.
+    """
+    if dtype is graph.dtype:
+        return graph
+
+    def kept(type_: ValueType) -> ValueType:
+        return replace(type_, dtype=dtype) if type_.dtype is graph.dtype else type_
+
+    def value_in(value: Value) -> Value:
+        return replace(value, type=kept(value.type))
+
+    def node_in(node: Node) -> Node:
+        return replace(node, outputs=tuple(map(value_in, node.outputs)))
+
+    def weight_in(weight: Weight, matrices: Collection[str]) -> Weight:
+        return weight if weight.name in matrices else replace(weight, type=kept(weight.type))
+
+    def region_in(region: Region) -> Region:
+        matrices = _matrices(region)
+        return replace(
+            region,
+            parameters=tuple(map(value_in, region.parameters)),
+            weights=tuple(weight_in(weight, matrices) for weight in region.weights),
+            nodes=tuple(map(node_in, region.nodes)),
+        )
+
+    return map_regions(graph, region_in)
+
+
+def _matrices(region: Region) -> frozenset[str]:
+    """Names of the weights that nothing but matrix products and lookups read."""
+    read: dict[bool, set[str]] = {True: set(), False: set()}
+    for node in region.nodes:
+        for role, name in node.inputs.items():
+            read[role in _MATRIX_ROLES.get(node.op, ())].add(name)
+    return frozenset(read[True] - read[False])

@@ -1,0 +1,18 @@
+"""Names in ``ops.hpp`` of what caches, tables and matrices are made of."""
+
+from __future__ import annotations
+
+from qwen3_codegen.dtypes import DType
+from qwen3_codegen.ir.graph import Node
+from qwen3_codegen.plan.context import RegionContext
+
+ELEMENTS = {DType.F32: "F32", DType.BF16: "Bf16", DType.F16: "F16"}
+
+
+def matrix_elements(node: Node, role: str, context: RegionContext) -> tuple[str, ...]:
+    """Returns the last template argument of a kernel that takes a matrix or table.
+
+    Nothing where it is of the elements of the result, which is what kernels expect.
+    """
+    dtype = context.type_of(node.inputs[role]).dtype
+    return () if dtype is node.output.type.dtype else (ELEMENTS[dtype],)
