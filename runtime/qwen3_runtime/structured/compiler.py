@@ -45,12 +45,14 @@ class LlguidanceCompiler:
                 self._tokenizer, _grammar(spec), log_level=0, limits=_LIMITS
             )
         except (ValueError, TypeError, RecursionError) as error:
-            raise RequestError(
-                f"this {spec.kind} cannot be compiled", got=str(error)[:500]
-            ) from None
+            raise _uncompiled(spec, str(error)) from None
         if fault := matcher.get_error() or _first_token_error(matcher):
-            raise RequestError(f"this {spec.kind} cannot be compiled", got=fault[:500])
+            raise _uncompiled(spec, fault)
         return _FollowedGrammar(matcher, spec)
+
+
+def _uncompiled(spec: GrammarSpec, fault: str) -> RequestError:
+    return RequestError(f"this {spec.kind} cannot be compiled", where=spec.field, got=fault[:500])
 
 
 class _ByteLevelVocabulary:
@@ -81,6 +83,7 @@ def _grammar(spec: GrammarSpec) -> str:
     if len(spec.text) > _MAX_CHARS:
         raise RequestError(
             f"this {spec.kind} is too long",
+            where=spec.field,
             got=f"{len(spec.text)} characters",
             expected=f"at most {_MAX_CHARS}",
         )

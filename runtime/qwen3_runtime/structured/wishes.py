@@ -50,7 +50,7 @@ def grammar_of_wishes(
     text = value if isinstance(value, str) else json.dumps(value)
     if kind in ("regex", "lark") and not isinstance(value, str):
         raise RequestError("this is no text", where=name, got=type(value).__name__)
-    return GrammarSpec(kind=kind, text=text, after_token_ids=tuple(after_token_ids))
+    return GrammarSpec(kind=kind, text=text, field=name, after_token_ids=tuple(after_token_ids))
 
 
 def _of_format(wish: object) -> tuple[str, object]:
@@ -110,7 +110,12 @@ def grammar_of_tools(
             f'call_{index}: {head} arguments_{index} "}}"',
             f"arguments_{index}: %json {json.dumps(_schema_of_arguments(function))}",
         ]
-    return GrammarSpec(kind="lark", text="\n".join(rules), after_token_ids=tuple(after_token_ids))
+    return GrammarSpec(
+        kind="lark",
+        text="\n".join(rules),
+        field="tools",
+        after_token_ids=tuple(after_token_ids),
+    )
 
 
 def _schema_of_arguments(function: Mapping[str, object]) -> dict[str, object]:
