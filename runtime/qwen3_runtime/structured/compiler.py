@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import llguidance
 import numpy as np
 from numpy.typing import NDArray
 
 from qwen3_runtime.errors import RequestError
 from qwen3_runtime.sampling.grammar import Grammar, GrammarSpec
+from qwen3_runtime.structured.wishes import JSON_OPTIONS
 from qwen3_runtime.text import Tokenizer
 
 __all__ = ["LlguidanceCompiler"]
@@ -89,14 +88,18 @@ def _grammar(spec: GrammarSpec) -> str:
         )
     match spec.kind:
         case "json_object":
-            return llguidance.LLMatcher.grammar_from_json_schema(json.dumps({"type": "object"}))
+            return _json_grammar('{"type": "object"}')
         case "json_schema":
-            return llguidance.LLMatcher.grammar_from_json_schema(spec.text)
+            return _json_grammar(spec.text)
         case "regex":
             return llguidance.LLMatcher.grammar_from_regex(spec.text)
         case "lark":
             return llguidance.LLMatcher.grammar_from_lark(spec.text)
     raise RequestError("there is no such kind of grammar", got=spec.kind)
+
+
+def _json_grammar(schema: str) -> str:
+    return llguidance.LLMatcher.grammar_from_json_schema(schema, defaults=dict(JSON_OPTIONS))
 
 
 def _first_token_error(matcher: llguidance.LLMatcher) -> str:

@@ -9,7 +9,10 @@ from qwen3_runtime.chat.hermes import TOOL_END, TOOL_START
 from qwen3_runtime.errors import RequestError
 from qwen3_runtime.sampling.grammar import GrammarSpec
 
-__all__ = ["grammar_of_tools", "grammar_of_wishes"]
+__all__ = ["JSON_OPTIONS", "grammar_of_tools", "grammar_of_wishes"]
+
+JSON_OPTIONS = {"whitespace_pattern": r"[ \t\n\r]{0,100}"}
+"""llguidance's, unless a schema has its own: small models fill whole answers with white space."""
 
 _EXTENSIONS = {"guided_regex": "regex", "guided_grammar": "lark", "guided_json": "json_schema"}
 """vLLM's names of request fields, and the kinds they stand for."""
@@ -120,9 +123,8 @@ def grammar_of_tools(
 
 def _schema_of_arguments(function: Mapping[str, object]) -> dict[str, object]:
     schema = function.get("parameters")
-    is_lenient = function.get("strict") is not True
     return {
-        **({"x-guidance": {"lenient": True}} if is_lenient else {}),
+        "x-guidance": {**JSON_OPTIONS, "lenient": function.get("strict") is not True},
         "type": "object",
         **(schema if isinstance(schema, Mapping) else {}),
     }
