@@ -101,11 +101,21 @@ WRONG_CHATS = {
         chat(response_format={"type": "json_schema", "json_schema": {}}),
         "response_format.json_schema.schema",
     ),
-    "no schema at all": (chat(guided_json={"type": "nonsense"}), None),
-    "a bad expression": (chat(guided_regex="(("), None),
-    "an expression of millions": (chat(guided_regex="((a{999}){999}){999}"), None),
-    "a bad grammar": (chat(guided_grammar="start: nothing_of_that_name"), None),
-    "a bad grammar, streamed": (chat(guided_grammar="start: (", stream=True), None),
+    "no schema at all": (chat(guided_json={"type": "nonsense"}), "guided_json"),
+    "a bad expression": (chat(guided_regex="(("), "guided_regex"),
+    "an expression of millions": (chat(guided_regex="((a{999}){999}){999}"), "guided_regex"),
+    "a bad grammar": (chat(guided_grammar="start: nothing_of_that_name"), "guided_grammar"),
+    "a bad grammar, streamed": (chat(guided_grammar="start: (", stream=True), "guided_grammar"),
+    "a schema of OpenAI's form": (
+        chat(
+            response_format={"type": "json_schema", "json_schema": {"schema": {"type": "nonsense"}}}
+        ),
+        "response_format",
+    ),
+    "a tool that must be called": (
+        chat(tools=[tool(parameters={"type": "nonsense"})], tool_choice="required"),
+        "tools",
+    ),
     "two grammars": (chat(guided_regex="a", guided_json={}), None),
     "half a character": (chat(messages=[{"role": "user", "content": HALF}]), None),
     "a reserved variable": (

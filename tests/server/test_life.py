@@ -48,19 +48,24 @@ def test_a_client_that_leaves_ends_its_work(serve, stream, path):
     running = serve(engine={**SLOW, "options": {"max_num_seqs": 2}})
     body = {"messages": say(LONG), "prompt": say(LONG)[0]["content"], "n": 4, "stream": stream}
 
+    seen = threading.Event()
+
     async def leave() -> None:
-        async with httpx.AsyncClient(base_url=running.url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=running.url, trust_env=False, timeout=60) as client:
             task = asyncio.create_task(client.post(path, json=body))
-            await asyncio.sleep(0.8)
+            await asyncio.to_thread(seen.wait)
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
     with running.http() as http:
         watcher = threading.Thread(target=lambda: asyncio.run(leave()))
         watcher.start()
-        wait_until(lambda: metric(http, "num_requests_waiting") == 2)
-        assert metric(http, "num_requests_running") == 2
-        watcher.join()
+        try:
+            wait_until(lambda: metric(http, "num_requests_waiting") == 2)
+            assert metric(http, "num_requests_running") == 2
+        finally:
+            seen.set()
+            watcher.join()
         assert_idle(http)
         assert metric(http, "request_abort_total") == 4
 

@@ -141,6 +141,24 @@ def test_a_function_whose_schema_refers_to_itself():
     assert say(spec, 1, likes=wrong, limit=len(wrong))[0] != wrong
 
 
+@pytest.mark.parametrize(
+    ("spec", "start"),
+    [
+        (GrammarSpec(kind="json_object", text=""), "{"),
+        (GrammarSpec(kind="json_schema", text=json.dumps(SCHEMA)), "{"),
+        (
+            grammar_of_tools([{"name": "f", "parameters": SCHEMA}]),
+            '<tool_call>\n{"name": "f", "arguments": {',
+        ),
+    ],
+    ids=["object", "schema", "call"],
+)
+def test_white_space_has_an_end(spec, start):
+    text, _ = say(spec, 1, likes=start + " \n" * 200)
+    assert text.startswith(start + " \n" * 30)
+    assert text[len(start) + 100].strip()
+
+
 def test_a_strict_function_is_held_to_all_of_its_schema():
     parameters = {
         "type": "object",

@@ -19,6 +19,8 @@ class GrammarSpec:
     """``json_object``, ``json_schema``, ``regex`` or ``lark``."""
     text: str
     """The schema as JSON, the expression, or the grammar; empty for ``json_object``."""
+    field: str | None = None
+    """The field of the request it stands in, for messages."""
     after_token_ids: tuple[int, ...] = ()
     """It holds once these tokens have come one after another, such as the end of a thought."""
     opening_token_id: int | None = None

@@ -73,9 +73,8 @@ class _Text:
         )
 
     def _final(self, text: str, is_last: bool) -> str:
-        if self.num_tokens <= self.min_tokens and not is_last:
-            return text  # no stop string counts yet
-        final = self.stop.add(text)
+        may_stop = is_last or self.num_tokens > self.min_tokens
+        final = self.stop.add(text, may_stop=may_stop)
         if is_last and self.stop.stopped_by is None:
             final += self.stop.finish()
         return final

@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qwen3_runtime.errors import printable
-from qwen3_runtime.server.errors import ApiError, error_response
+from qwen3_runtime.server.errors import ApiError, api_error, error_response
 from qwen3_runtime.server.model import ServedModel
 from qwen3_runtime.server.page import PAGE_PATHS
 
@@ -62,6 +62,11 @@ class Guards:
         self._model.num_in_flight += 1
         try:
             await self._guarded(scope, receive, send_with_id)
+        except Exception as error:
+            if status:
+                raise  # half an answer is none: the connection is cut
+            # Raised on, it would cut a connection whose next request the client has sent already.
+            await error_response(api_error(error))(scope, receive, send_with_id)
         finally:
             self._model.num_in_flight -= 1
             _log_request(scope, request_id, status, time.perf_counter() - started)

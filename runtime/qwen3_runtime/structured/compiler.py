@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import llguidance
 import numpy as np
 from numpy.typing import NDArray
 
 from qwen3_runtime.errors import RequestError
 from qwen3_runtime.sampling.grammar import Grammar, GrammarSpec
+from qwen3_runtime.structured.wishes import JSON_OPTIONS
 from qwen3_runtime.text import Tokenizer
 
 __all__ = ["LlguidanceCompiler"]
@@ -45,12 +44,14 @@ class LlguidanceCompiler:
                 self._tokenizer, _grammar(spec), log_level=0, limits=_LIMITS
             )
         except (ValueError, TypeError, RecursionError) as error:
-            raise RequestError(
-                f"this {spec.kind} cannot be compiled", got=str(error)[:500]
-            ) from None
+            raise _uncompiled(spec, str(error)) from None
         if fault := matcher.get_error() or _first_token_error(matcher):
-            raise RequestError(f"this {spec.kind} cannot be compiled", got=fault[:500])
+            raise _uncompiled(spec, fault)
         return _FollowedGrammar(matcher, spec)
+
+
+def _uncompiled(spec: GrammarSpec, fault: str) -> RequestError:
+    return RequestError(f"this {spec.kind} cannot be compiled", where=spec.field, got=fault[:500])
 
 
 class _ByteLevelVocabulary:
@@ -81,19 +82,24 @@ def _grammar(spec: GrammarSpec) -> str:
     if len(spec.text) > _MAX_CHARS:
         raise RequestError(
             f"this {spec.kind} is too long",
+            where=spec.field,
             got=f"{len(spec.text)} characters",
             expected=f"at most {_MAX_CHARS}",
         )
     match spec.kind:
         case "json_object":
-            return llguidance.LLMatcher.grammar_from_json_schema(json.dumps({"type": "object"}))
+            return _json_grammar('{"type": "object"}')
         case "json_schema":
-            return llguidance.LLMatcher.grammar_from_json_schema(spec.text)
+            return _json_grammar(spec.text)
         case "regex":
             return llguidance.LLMatcher.grammar_from_regex(spec.text)
         case "lark":
             return llguidance.LLMatcher.grammar_from_lark(spec.text)
     raise RequestError("there is no such kind of grammar", got=spec.kind)
+
+
+def _json_grammar(schema: str) -> str:
+    return llguidance.LLMatcher.grammar_from_json_schema(schema, defaults=dict(JSON_OPTIONS))
 
 
 def _first_token_error(matcher: llguidance.LLMatcher) -> str:

@@ -9,7 +9,10 @@ from qwen3_runtime.chat.hermes import TOOL_END, TOOL_START
 from qwen3_runtime.errors import RequestError
 from qwen3_runtime.sampling.grammar import GrammarSpec
 
-__all__ = ["GRAMMAR_FIELDS", "grammar_of_tools", "grammar_of_wishes"]
+__all__ = ["GRAMMAR_FIELDS", "JSON_OPTIONS", "grammar_of_tools", "grammar_of_wishes"]
+
+JSON_OPTIONS = {"whitespace_pattern": r"[ \t\n\r]{0,100}"}
+"""llguidance's, unless a schema has its own: small models fill whole answers with white space."""
 
 _EXTENSIONS = {"guided_regex": "regex", "guided_grammar": "lark", "guided_json": "json_schema"}
 """vLLM's names of request fields, and the kinds they stand for."""
@@ -52,7 +55,7 @@ def grammar_of_wishes(
     text = value if isinstance(value, str) else json.dumps(value)
     if kind in ("regex", "lark") and not isinstance(value, str):
         raise RequestError("this is no text", where=name, got=type(value).__name__)
-    return GrammarSpec(kind=kind, text=text, after_token_ids=tuple(after_token_ids))
+    return GrammarSpec(kind=kind, text=text, field=name, after_token_ids=tuple(after_token_ids))
 
 
 def _of_format(wish: object) -> tuple[str, object]:
@@ -112,14 +115,18 @@ def grammar_of_tools(
             f'call_{index}: {head} arguments_{index} "}}"',
             f"arguments_{index}: %json {json.dumps(_schema_of_arguments(function))}",
         ]
-    return GrammarSpec(kind="lark", text="\n".join(rules), after_token_ids=tuple(after_token_ids))
+    return GrammarSpec(
+        kind="lark",
+        text="\n".join(rules),
+        field="tools",
+        after_token_ids=tuple(after_token_ids),
+    )
 
 
 def _schema_of_arguments(function: Mapping[str, object]) -> dict[str, object]:
     schema = function.get("parameters")
-    is_lenient = function.get("strict") is not True
     return {
-        **({"x-guidance": {"lenient": True}} if is_lenient else {}),
+        "x-guidance": {**JSON_OPTIONS, "lenient": function.get("strict") is not True},
         "type": "object",
         **(schema if isinstance(schema, Mapping) else {}),
     }

@@ -26,13 +26,17 @@ class StopChecker:
         self.stopped_by: str | None = None
         """The stop string that ended the stream, None so far."""
 
-    def add(self, text: str) -> str:
-        """Returns what may be shown now that ``text`` has come; empty once stopped."""
+    def add(self, text: str, *, may_stop: bool = True) -> str:
+        """Returns what may be shown now that ``text`` has come; empty once stopped.
+
+        Where it may not stop yet, a stop string that ends within ``text`` is text like any other;
+        one that has only begun still counts when it is complete.
+        """
         if self.stopped_by is not None:
             return ""
         text = self._held + text
         ends = [(at + len(stop), at, stop) for stop in self._stop if (at := text.find(stop)) >= 0]
-        if ends:
+        if ends and may_stop:
             end, start, self.stopped_by = min(ends)
             self._held = ""
             return text[: end if self._include_stop else start]

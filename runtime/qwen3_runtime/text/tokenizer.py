@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ __all__ = ["Tokenizer", "load_tokenizer"]
 _SPECIAL_NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _SLOW_FILES = ("tokenizer.model", "vocab.json", "spiece.model")
 """Files of tokenizers that transformers converts and ``tokenizers`` alone cannot read."""
+_SPACE_MARK = "\u2581"
+"""What stands for a space in tokens of SentencePiece."""
+_BYTE_TOKEN = re.compile("<0x([0-9A-F]{2})>")
+"""Its tokens of a single byte, where a character has none of its own."""
 _MANY_IDS = 1000
 """So many take longer to decode than handing them over does."""
 
@@ -62,6 +67,9 @@ class Tokenizer:
         self._compiled: dict[str, ChatTemplate] = {}
         self.is_byte_level = isinstance(backend.decoder, decoders.ByteLevel)
         """Whether tokens are bytes, each for itself (GPT-2, Qwen, Llama 3)."""
+        decoder = b"" if backend.decoder is None else bytes(backend.decoder.__getstate__())
+        self._marks_spaces = _SPACE_MARK.encode() in decoder
+        self._has_byte_tokens = b'"ByteFallback"' in decoder
         self.special_ids = frozenset(
             token_id
             for token_id, token in backend.get_added_tokens_decoder().items()
@@ -129,6 +137,11 @@ class Tokenizer:
             return b""
         if self.is_byte_level:
             return bytes_of_token(token)
+        # Decoded alone, a token of SentencePiece loses its space, and a byte becomes U+FFFD.
+        if self._has_byte_tokens and (byte := _BYTE_TOKEN.fullmatch(token)):
+            return bytes([int(byte[1], 16)])
+        if self._marks_spaces:
+            return token.replace(_SPACE_MARK, " ").encode()
         return self.decode([token_id], skip_special_tokens).encode()
 
     def token_id(self, token: str) -> int | None:

@@ -76,6 +76,29 @@ def test_start_path_imports_neither_transformers_nor_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_tokens_of_sentencepiece_keep_spaces_and_bytes(make_folder: MakeFolder) -> None:
+    words = ["<unk>", "\u2581the", "\u2581cat", "s", "<0xF0>", "<0x9F>", "<0x90>", "<0xB1>"]
+    vocab = [(word, -1.0) for word in words]
+    backend = Backend(models.Unigram(vocab, unk_id=0, byte_fallback=True))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    backend.decoder = decoders.Sequence(
+        [
+            decoders.Replace("\u2581", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    backend.add_special_tokens(["</s>"])
+    tokenizer = loaded(make_folder(tokenizer=json.loads(backend.to_str())))
+    ids = [*tokenizer.encode("the cats"), 4, 5, 6, 7]
+    assert tokenizer.decode(ids) == "the cats\U0001f431"
+    assert [tokenizer.token_bytes(token_id) for token_id in ids[:3]] == [b" the", b" cat", b"s"]
+    assert b"".join(map(tokenizer.token_bytes, ids[3:])) == "\U0001f431".encode()
+    assert tokenizer.token_bytes(len(words)) == b"</s>"
+    assert tokenizer.token_bytes(len(words), skip_special_tokens=True) == b""
+
+
 def beats_during(work: Callable[[], object]) -> float:
     """How often another thread runs every 5 ms while ``work`` does, over how often it could."""
     beats, ended = 0, threading.Event()
