@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from qwen3_runtime.errors import RequestError
 from qwen3_runtime.sampling.grammar import Grammar, GrammarSpec
-from qwen3_runtime.structured.wishes import JSON_OPTIONS
+from qwen3_runtime.structured.wishes import WHITESPACE_PATTERN
 from qwen3_runtime.text import Tokenizer
 
 __all__ = ["LlguidanceCompiler"]
@@ -99,7 +99,8 @@ def _grammar(spec: GrammarSpec) -> str:
 
 
 def _json_grammar(schema: str) -> str:
-    return llguidance.LLMatcher.grammar_from_json_schema(schema, defaults=dict(JSON_OPTIONS))
+    options: llguidance.JsonCompileOptions = {"whitespace_pattern": WHITESPACE_PATTERN}
+    return llguidance.LLMatcher.grammar_from_json_schema(schema, defaults=options)
 
 
 def _first_token_error(matcher: llguidance.LLMatcher) -> str:

@@ -9,10 +9,10 @@ from qwen3_runtime.chat.hermes import TOOL_END, TOOL_START
 from qwen3_runtime.errors import RequestError
 from qwen3_runtime.sampling.grammar import GrammarSpec
 
-__all__ = ["GRAMMAR_FIELDS", "JSON_OPTIONS", "grammar_of_tools", "grammar_of_wishes"]
+__all__ = ["GRAMMAR_FIELDS", "WHITESPACE_PATTERN", "grammar_of_tools", "grammar_of_wishes"]
 
-JSON_OPTIONS = {"whitespace_pattern": r"[ \t\n\r]{0,100}"}
-"""llguidance's, unless a schema has its own: small models fill whole answers with white space."""
+WHITESPACE_PATTERN = r"[ \t\n\r]{0,100}"
+"""Between parts of JSON, unless a schema has its own: small models fill whole answers with it."""
 
 _EXTENSIONS = {"guided_regex": "regex", "guided_grammar": "lark", "guided_json": "json_schema"}
 """vLLM's names of request fields, and the kinds they stand for."""
@@ -126,7 +126,10 @@ def grammar_of_tools(
 def _schema_of_arguments(function: Mapping[str, object]) -> dict[str, object]:
     schema = function.get("parameters")
     return {
-        "x-guidance": {**JSON_OPTIONS, "lenient": function.get("strict") is not True},
+        "x-guidance": {
+            "whitespace_pattern": WHITESPACE_PATTERN,
+            "lenient": function.get("strict") is not True,
+        },
         "type": "object",
         **(schema if isinstance(schema, Mapping) else {}),
     }

@@ -76,3 +76,12 @@ def test_what_is_held_is_no_more_than_needed(pieces: list[str], stop: str) -> No
             held = text[len(shown) :]
             assert stop.startswith(held)
             assert len(held) < len(stop)
+
+
+def test_a_stop_string_that_ends_too_early_is_text_and_one_that_ends_later_is_not() -> None:
+    checker = StopChecker(["de"])
+    assert checker.add("de", may_stop=False) == "de"
+    assert checker.add("abcd", may_stop=False) == "abc"
+    assert checker.stopped_by is None
+    assert checker.add("e") == ""
+    assert checker.stopped_by == "de"
