@@ -99,8 +99,9 @@ def _grammar(spec: GrammarSpec) -> str:
 
 
 def _json_grammar(schema: str) -> str:
-    options: llguidance.JsonCompileOptions = {"whitespace_pattern": WHITESPACE_PATTERN}
-    return llguidance.LLMatcher.grammar_from_json_schema(schema, defaults=options)
+    return llguidance.LLMatcher.grammar_from_json_schema(
+        schema, defaults={"whitespace_pattern": WHITESPACE_PATTERN}
+    )
 
 
 def _first_token_error(matcher: llguidance.LLMatcher) -> str:
