@@ -181,8 +181,9 @@ class Interpreter:
     def trace(self, batch: Batch, names: Collection[str] | None = None) -> dict[str, Array]:
         """Runs one step and returns every value by name, in order, weights left out.
 
-        Names are ``prologue.h``, ``layers.3.q_rms_norm``, ``epilogue.logits``; arrays have the
-        interpreter's dtype. With ``names`` only the values of these are returned.
+        Names are ``prologue.h``, ``layers.3.q_rms_norm``, ``epilogue.logits``, and inside a fused
+        op ``layers.3.a.k_rope``; arrays have the interpreter's dtype. With ``names`` only the
+        values of these are returned.
 
         Raises:
             EngineError: There is no value of such a name, or the batch does not fit.
