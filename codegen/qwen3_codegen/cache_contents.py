@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,8 @@ from filelock import FileLock, Timeout
 from qwen3_codegen.build.cache import cache_for_oneself
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.paths import cache_dir
+from qwen3_runtime.engine.manifest import MANIFEST_FILE, TRACED_KEY
+from qwen3_runtime.errors import printable
 
 __all__ = ["KINDS", "CacheEntry", "cache_entries", "clear_cache"]
 
@@ -40,7 +43,7 @@ class CacheEntry:
 
     kind: str
     name: str
-    """What it is to a person: an engine's name, a version, else the key."""
+    """What it is to a person: an engine's model, device and dtype, a version, else the key."""
     path: Path
     num_bytes: int
     """On disk, each hard link counted once."""
@@ -109,12 +112,25 @@ def _is_ours(kind: str, path: Path) -> bool:
 def _name(kind: str, path: Path) -> str:
     if _LEFTOVER.fullmatch(path.name):
         return "(interrupted)"
+    manifests = sorted(path.glob(f"*/{MANIFEST_FILE}" if kind == "models" else MANIFEST_FILE))
+    if manifests and (described := _described(manifests[0])) is not None:
+        return described
     if kind == "models":
         return next((child.name for child in sorted(path.iterdir()) if child.is_dir()), path.name)
     if kind == "engines":
         libraries = sorted(path.glob("lib*.so"))
         return libraries[0].stem.removeprefix("lib") if libraries else path.name
     return path.name
+
+
+def _described(manifest: Path) -> str | None:
+    """Model, device and dtype of an engine; None where its manifest does not say."""
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+        words = [content["model"], content["device"]["name"], content["dtype"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return printable(" ".join([*map(str, words), *(["traced"] if TRACED_KEY in content else [])]))
 
 
 def _size_and_age(folder: Path) -> tuple[int, float]:

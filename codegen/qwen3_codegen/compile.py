@@ -157,7 +157,7 @@ def plan_model(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> 
     )
     graph = make_graph(spec, options.dump_ir, lowering=target.lowering)
     plan = plan_engine(graph, request)
-    isa_flags = instruction_set(options.isa).flags
+    isa_flags = instruction_set(options.isa).project_flags
     files = emit_engine(plan, api, _command(spec, device, options), isa_flags)
     sources = _sources(plan, files, options)
     return CompiledPlan(plan, api, files, installed, sources)

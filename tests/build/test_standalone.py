@@ -175,18 +175,18 @@ def test_plain_cmake_gives_the_c_library(tmp_path):
     assert (installed / "include" / "qwen3_engine.h").is_file()
 
 
-def recorded_features(folder: Path, flags: str) -> set[str]:
+def recorded_features(folder: Path, *flags: str) -> set[str]:
     """What ``build_record.cmake`` writes for some compiler flags."""
     (folder / "manifest.json").write_text("{}")
     (folder / "CMakeLists.txt").write_text(
         "cmake_minimum_required(VERSION 3.18)\nproject(p LANGUAGES CXX)\n"
         f"include({cpp_dir()}/build_record.cmake)\n"
         "qwen3_write_build_record(${CMAKE_SOURCE_DIR}/manifest.json"
-        f' "{flags}" ${{CMAKE_BINARY_DIR}}/build.json)\n'
+        f' "{";".join(flags)}" ${{CMAKE_BINARY_DIR}}/build.json)\n'
     )
     cmake("-S", folder, "-B", folder / "build")
     record = json.loads((folder / "build" / "build.json").read_text())
-    assert record["isa"]["name"] == flags
+    assert record["isa"]["name"] == " ".join(flags)
     return set(record["isa"]["features"])
 
 
@@ -198,9 +198,18 @@ def test_the_record_names_what_the_compiler_was_allowed_to_use(tmp_path):
     assert set(avx2.features) <= recorded
     assert not recorded & (set(avx512.features) - set(avx2.features))
     assert set(avx512.features) <= recorded_features(tmp_path, avx512.flags[0])
-    assert recorded_features(tmp_path, "") == set()
+    assert recorded_features(tmp_path) == set()
     native = recorded_features(tmp_path, "-march=native")
     assert native <= set(Path("/proc/cpuinfo").read_text().split())
+
+
+@is_x86
+@pytest.mark.compile
+@pytest.mark.parametrize("name", ["native", "portable", "avx2", "avx512", "avx512-bf16"])
+def test_nothing_is_allowed_that_is_not_recorded(name, tmp_path):
+    """Or a CPU without it would die of an illegal instruction instead of refusing the engine."""
+    chosen = instruction_set(name)
+    assert recorded_features(tmp_path, *chosen.flags) == set(chosen.features)
 
 
 @pytest.mark.parametrize(("name", "flags"), [("native", "-march=native"), ("portable", "")])

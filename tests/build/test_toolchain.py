@@ -81,8 +81,20 @@ def test_a_tool_that_is_nowhere(tmp_path, monkeypatch):
 
 def test_native_asks_for_what_this_cpu_has():
     native = instruction_set("native")
-    assert native.flags == ("-march=native",)
+    assert native.project_flags == ("-march=native",)
     assert set(native.features) <= set(Path("/proc/cpuinfo").read_text().split())
+
+
+@is_x86
+def test_native_is_no_more_than_what_our_kernels_use(monkeypatch):
+    """Whatever else a CPU has the compiler may not use, since the record would not say so."""
+    has = ("avx2", "abm", "fma", "avx512_vbmi2", "gfni", "sse4_2")
+    monkeypatch.setattr(
+        module, "host_features", lambda names: tuple(name for name in names if name in has)
+    )
+    native = instruction_set("native")
+    assert native.features == ("sse4_2", "abm", "avx2", "fma")
+    assert native.flags == ("-mtune=native", "-msse4.2", "-mlzcnt", "-mavx2", "-mfma")
 
 
 def test_portable_asks_for_nothing():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen3_codegen.doctor import Status, build_tools, machine, python_environment
+from qwen3_codegen.doctor import Status, build_tools, caches, machine, python_environment
 from qwen3_codegen.doctor.device_toolchains import TOOLCHAINS, find_vendor_compiler
 from qwen3_codegen.spec.device import device_names, load_device
 
@@ -114,6 +114,15 @@ def test_a_control_group_caps_free_memory(tmp_path):
 def test_disk(tmp_path):
     assert str(tmp_path / "a/b") in machine.disk_finding(tmp_path / "a/b").found
     assert not (tmp_path / "a").exists()
+
+
+def test_one_of_a_kind_is_said_as_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("QWEN3_CODEGEN_CACHE", str(tmp_path))
+    for kind, count in {"runtime": 2, "engines": 1, "models": 3}.items():
+        for number in range(count):
+            (tmp_path / kind / (str(number) * 32)).mkdir(parents=True)
+    found = next(caches.cache_findings({})).found
+    assert re.search(r": 2 runtime 0 bytes, 1 engine 0 bytes, 3 models 0 bytes$", found)
 
 
 def test_the_processor():

@@ -236,4 +236,5 @@ def test_mixtures_are_refused_by_name(case, ops, tmp_path):
     message = str(refused.value)
     assert f"modelspecs/architectures/{case.architecture}.yaml:" in message
     assert f"the portable lowering cannot carry out {ops}\n" in message
-    assert "hint:     the interpreter engine" in message
+    assert ("--dev cpu" in message) == (ops == "moe")
+    assert "`qwen3-codegen generate --engine interpreter`" in message

@@ -231,4 +231,6 @@ def test_an_op_that_goes_wrong_is_named(lowering, reference, tmp_path, monkeypat
 def _computed_by(what: str) -> str:
     """The value that a statement of engine.cpp writes."""
     target = re.search(r"\(\s*(\w+)", what.partition(": ")[2]).group(1)
-    return "a" if target == "cache_" or target.endswith("_rotated") else target
+    if target.endswith("_rotated"):
+        return "q_rope"
+    return "k_rope" if target == "cache_" else target

@@ -20,6 +20,8 @@ __all__ = ["Failure", "Guard", "bound_memory", "peak_bytes"]
 
 _MAX_MESSAGE = 300_000
 """Characters: a file of ours can have many things wrong with it, and each is named."""
+_REASON = re.compile(r": [A-Za-z]+")
+"""What a message that passes on another's words begins them with: ``: ZeroDivisionError``."""
 _UNPRINTABLE = re.compile("[^\\n\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
 _ACTIONS = frozenset(
     {
@@ -65,7 +67,7 @@ class Guard:
         sys.addaudithook(self._audit)
 
     def outcome(self, read: Callable[[bytes], None], data: bytes) -> str | Failure:
-        """Returns ``"answer"``, the first words of a refusal, or a failure."""
+        """Returns ``"answer"``, the first words of a refusal and of its reason, or a failure."""
         self._inside = True
         signal.setitimer(signal.ITIMER_PROF, self._seconds)
         try:
@@ -86,7 +88,8 @@ class Guard:
         if len(text) > _MAX_MESSAGE or _UNPRINTABLE.search(text):
             shown = f"a message of {len(text)} characters: {text[:300]!r}"
             return Failure(f"message {type(error).__name__}", shown)
-        return f"{type(error).__name__} {error.message[:24]}"
+        reason = _REASON.search(error.message)
+        return f"{type(error).__name__} {error.message[:24]}{reason[0] if reason else ''}"
 
     def _stop(self, *_: object) -> None:
         if self._inside:

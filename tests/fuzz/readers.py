@@ -30,6 +30,7 @@ from qwen3_runtime.text.chat_template import ChatTemplate
 from qwen3_runtime.text.gguf_tokenizer import PRE_TOKENIZERS, backend_from_fields
 from tests.fuzz.formats import random_gguf, safetensors_bytes, safetensors_mutation
 from tests.fuzz.mutation import Mutator
+from tests.fuzz.templates import template_mutation
 from tests.spec.descriptions import ARCHITECTURE, CONFIG
 from tests.spec.test_transformers_configs import CASES, published
 
@@ -330,6 +331,8 @@ READERS: dict[str, Reader] = {
     ),
     "gguf": Reader(seeds=_ggufs, mutate=_gguf_mutation, reading=_read_gguf, max_bytes=1 << 17),
     "vocabulary": Reader(seeds=_vocabularies, mutate=_json, reading=_read_vocabulary),
-    "chat-template": Reader(seeds=_encoded(_TEMPLATES), mutate=_text, reading=_read_template),
+    "chat-template": Reader(
+        seeds=_encoded(_TEMPLATES), mutate=template_mutation, reading=_read_template
+    ),
 }
 """By name. A new one is an entry here and a folder of the same name under ``corpus``."""

@@ -201,6 +201,9 @@ def test_probe_lists_what_it_looked_at(tmp_path):
         probe(tmp_path)
     text = str(caught.value)
     assert f"found   {tmp_path}/include/infinirt.h" in text
+    lines = text.splitlines()
+    assert lines[1] == f"  got:      missing {tmp_path}/include/infinicore.h"
+    assert lines[2] == f"            found   {tmp_path}/include/infinirt.h"
     for name in ("include/infiniop.h", "lib/libinfiniop.so", "lib/lib/libinfinirt.so"):
         assert f"missing {tmp_path}/{name}" in text
     assert "qwen3-codegen infinicore install" in text

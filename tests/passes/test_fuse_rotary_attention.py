@@ -27,6 +27,21 @@ def test_norms_and_rotation_go_in() -> None:
     assert not any("rope(" in line or "%q_rms" in line for line in nodes_of(region))
 
 
+@pytest.mark.parametrize(
+    ("between", "parts"),
+    [
+        ((*NORMS, ROPE), {"q_norm": 4, "k_norm": 5, "q_rope": 6, "k_rope": 6}),
+        ((ROPE,), {"q_rope": 4, "k_rope": 4}),
+    ],
+)
+def test_what_goes_in_keeps_its_line(between, parts) -> None:
+    first = graph(*between).layer_kinds[0].nodes[0].location.line
+    (region,) = rewritten(fuse_rotary_attention, graph(*between)).layer_kinds
+    (node,) = [node for node in region.nodes if node.op == "rotary_attention"]
+    assert {part: place.line - first for part, place in node.parts.items()} == parts
+    assert node.location.line - first == 4 + len(between)
+
+
 def test_rotation_alone_goes_in() -> None:
     (region,) = rewritten(fuse_rotary_attention, graph(ROPE)).layer_kinds
     assert [line for line in nodes_of(region) if "attention" in line] == [

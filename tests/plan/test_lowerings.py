@@ -237,7 +237,17 @@ def test_an_op_without_a_decomposition():
     assert text.startswith("layer:11: the portable lowering cannot carry out gelu\n")
     assert "InfiniCore as recorded here has no error function" in text
     assert "expected: add, attention, concat" in text
-    assert "hint:     the interpreter engine runs this model" in text
+    assert text.endswith(
+        "hint:     the native lowering (--dev cpu) carries them out; `qwen3-codegen generate "
+        "--engine interpreter` runs every op and compiles nothing"
+    )
+
+
+def test_an_op_that_no_lowering_carries_out():
+    """``--dev cpu`` is no advice then."""
+    text = refusal(tiny_graph(mlp("m = l2_norm(gate, eps=1e-6) * up")))
+    assert "cannot carry out l2_norm" in text
+    assert "hint:     `qwen3-codegen generate --engine interpreter` runs" in text
 
 
 def test_an_offset_that_no_pass_has_folded():
@@ -251,7 +261,7 @@ def test_soft_capped_attention():
     layer = [line.replace("scale=0.9", "scale=0.9, softcap=5") for line in ATTENTION]
     assert refusal(tiny_graph(layer)) == (
         "layer:6: attention with a soft cap needs tanh, which InfiniCore does not have\n"
-        "  hint:     the interpreter engine runs this model"
+        "  hint:     the native lowering (--dev cpu) carries it out"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -221,12 +222,14 @@ class Model(nn.Module):
 '''
 
 
-def verified_with(text: str, tmp_path: Path, reference, name: str = "Model"):
+def verified_with(
+    text: str, tmp_path: Path, reference, name: str = "Model", lowering: str = "portable"
+):
     file = tmp_path / "mine.py"
     file.write_text(text, encoding="utf-8")
     model = reference("qwen3-window-8")
     with open_checkpoint(model.path) as checkpoint:
-        subject = interpreted(load_model(str(model.path)), checkpoint, "portable")
+        subject = interpreted(load_model(str(model.path)), checkpoint, lowering)
         mine = user_reference(f"{file}:{name}", checkpoint, subject.graph, "model.layers.{layer}.")
         return verified(subject, checkpoint, [mine])
 
@@ -252,6 +255,51 @@ def test_a_module_that_differs(old, new, name, op, reference, tmp_path):
     first = report.first_wrong
     assert (first.name, first.op, first.layer) == (f"layers.0.{name}", op, 0)
     assert first.stage is Stage.LAYERS
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "name", "part", "note"),
+    [
+        (
+            "self.window, self.theta = window, c",
+            "self.window, self.theta = window, 1.1 * c",
+            "a",
+            None,
+            "not seen before it: layers.0.a.q_rope = q_rope of rotary_attention, layers.0.a.k_rope",
+        ),
+        (
+            "self.k_norm(self.k_proj(x).view(",
+            "1.01 * self.k_norm(self.k_proj(x).view(",
+            "a",
+            None,
+            "layers.0.a.k_rope = k_rope of rotary_attention",
+        ),
+        (
+            "self.k_norm = Norm(self.d, c[",
+            "self.k_norm = Norm(self.d, 2 * c[",
+            "a.k_norm",
+            "k_norm",
+            "output of model.layers.0.self_attn.k_norm",
+        ),
+        (
+            "self.k_norm(self.k_proj(x).view(",
+            "(self.k_proj(x).view(",
+            "a.k_norm",
+            "k_norm",
+            "which the reference does not apply",
+        ),
+    ],
+)
+def test_a_module_that_differs_inside_a_fused_attention(
+    old, new, name, part, note, reference, tmp_path
+):
+    """What no module shows, the rotation, is named beside the attention."""
+    assert USER.count(old) == 1
+    text = USER.replace(old, new)
+    first = verified_with(text, tmp_path, reference, lowering="native").first_wrong
+    assert (first.name, first.part, first.layer) == (f"layers.0.{name}", part, 0)
+    assert first.op == "rotary_attention"
+    assert note in first.note
 
 
 @pytest.mark.parametrize(
@@ -298,13 +346,42 @@ def test_tensors_of_another_engine(reference, tmp_path):
 
         report = against(subject)
         assert report.verdict().startswith("PASS")
+        (count, total) = re.match(r"(\d+) of (\d+) values", report.notes[-1]).groups()
+        assert count == total
         assert len([c for c in report.checks if c.stage is Stage.LAYERS]) > 30
         # Of another lowering: the values both have.
-        assert against(interpreted(spec, checkpoint, "native")).verdict().startswith("PASS")
+        report = against(interpreted(spec, checkpoint, "native"))
+        assert report.verdict().startswith("PASS")
+        (count, total) = re.match(r"(\d+) of (\d+) values", report.notes[-1]).groups()
+        assert 10 < int(count) < int(total)
         wrong = interpreted(spec, checkpoint, "portable", with_window(subject.graph, 9))
         wrong = replace(wrong, graph=with_window(subject.graph, 9))
         first = against(wrong).first_wrong
     assert (first.stage, first.name, first.op) == (Stage.LAYERS, "layers.0.a", "attention")
+
+
+def test_a_folder_that_says_nothing_of_a_layer_is_refused(reference, tmp_path):
+    """To pass with the one value there is would look like the pass of a whole model."""
+    model = reference("qwen3-window-8")
+    with open_checkpoint(model.path) as checkpoint:
+        subject = interpreted(load_model(str(model.path)), checkpoint, "portable")
+        request = request_for(subject.graph)
+        engine = subject.traced(engine_limits(request))
+        played = play(engine, request.script, engine.trace)
+
+    def kept(*names: str) -> DumpReference:
+        some = [{name: trace[name] for name in names} for trace in played.results]
+        there = tmp_path / str(len(names))
+        write_dump(there, replace(played, results=tuple(some)), subject.graph, subject.facts)
+        return DumpReference(there, played, subject.graph)
+
+    sequences = request.script.token_ids
+    with pytest.raises(CodegenError, match="no value of some layers") as caught:
+        kept("layers.1.x").observe(sequences)
+    assert re.match(r"1 of \d+ values .*; none of prologue, layers.0, layers.2, ", caught.value.got)
+    every = ["layers.0.a", "layers.1.x", "layers.2.x", "epilogue.logits"]
+    (note,) = kept(*every).observe(sequences).notes
+    assert re.match(r"4 of \d+ values of the engine are in .*; none of prologue\Z", note)
 
 
 def test_tensors_of_other_tokens_are_refused(reference, tmp_path):

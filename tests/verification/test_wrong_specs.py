@@ -94,6 +94,10 @@ def test_a_norm_that_is_left_out(lowering, reference, tmp_path):
     first = report.first_wrong
     assert (first.name, first.layer) == ("model.layers.0.self_attn.k_norm", 0)
     assert "no op of the engine reads" in first.note
+    # The line after which it would stand; the portable engine has one linear for q, k and v.
+    before = {"native": "- k = linear(", "portable": "- q = rms_norm("}[lowering]
+    assert first.location == f"{file}:{line_of(file, before)}"
+    assert "its place is after layers.0." in first.note
     assert only_layers_and_logits_fail(report)
 
 
@@ -135,6 +139,41 @@ def test_another_config(override, name, op, statement, reference):
     assert only_layers_and_logits_fail(report)
     if op == "attention":
         assert "not seen before it: layers.0.q_rope = rope, layers.0.k_rope = rope" in first.note
+
+
+NORMS = (
+    (
+        "q = rms_norm(q, weight=self_attn.q_norm)",
+        "q = rms_norm(q, weight=self_attn.q_norm, eps=0.05)",
+    ),
+    (
+        "k = rms_norm(k, weight=self_attn.k_norm)",
+        "k = rms_norm(k, weight=self_attn.k_norm, eps=0.05)",
+    ),
+)
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize(
+    ("changes", "override", "name", "part", "statement"),
+    [
+        ((), {"sliding_window": "9"}, "layers.0.a", "attention", "a = attention("),
+        ((), {"rope_theta": "440"}, "layers.0.a.k_rope", "k_rope", "q, k = rope("),
+        (NORMS, {}, "layers.0.a.q_norm", "q_norm", "q = rms_norm("),
+        (NORMS[1:], {}, "layers.0.k_rms_norm", None, "k = rms_norm("),
+    ],
+    ids=["window", "theta", "eps of both norms", "eps of one norm"],
+)
+def test_a_part_of_a_fused_attention(changes, override, name, part, statement, reference, tmp_path):
+    file = architecture(tmp_path, changes)
+    report = verify(reference(MODEL).path, "native", arch=file, overrides=override)
+    first = report.first_wrong
+    assert (first.name, first.part, first.layer) == (name, part, 0)
+    assert first.op == ("rotary_attention" if part else "rms_norm")
+    assert first.location == f"{file}:{line_of(file, statement)}"
+    assert only_layers_and_logits_fail(report)
+    if part:
+        assert f"{name} = {part} of rotary_attention ({first.location}): " in report.verdict()
 
 
 @pytest.mark.compile

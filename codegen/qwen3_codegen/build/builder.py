@@ -203,6 +203,8 @@ def _make_engine(
     shutil.copyfile(cpp_dir() / "c_api" / _C_HEADER, build / _C_HEADER)
     for product in _products(name, request):
         shutil.move(build / product, folder / product)
+    # For those who list the cache: nothing else there says what was compiled.
+    shutil.move(source / MANIFEST_FILE, folder / MANIFEST_FILE)
     shutil.rmtree(build)
     shutil.rmtree(source)
 

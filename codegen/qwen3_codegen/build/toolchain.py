@@ -25,7 +25,13 @@ class InstructionSet:
     name: str
     flags: tuple[str, ...]
     features: tuple[str, ...]
-    """Names as in /proc/cpuinfo; empty where any CPU of the machine's kind will do."""
+    """All that the flags allow, by their names in /proc/cpuinfo; empty where any CPU of the
+    machine's kind will do."""
+
+    @property
+    def project_flags(self) -> tuple[str, ...]:
+        """The flags of a project that is built where it is used."""
+        return ("-march=native",) if self.name == "native" else self.flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,18 +50,18 @@ class Toolchain:
     """e.g. ``.cpython-311-x86_64-linux-gnu.so``."""
 
 
-_X86_V3 = ("avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
+_X86_V2 = ("popcnt", "sse4_1", "sse4_2", "ssse3")
+_X86_V3 = (*_X86_V2, "abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
 _X86_V4 = (*_X86_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 _X86_V4_BF16 = (*_X86_V4, "avx512_bf16")
-_NATIVE_FEATURES = (
-    *_X86_V4_BF16,
-    "avx512_vnni",
-    "avx512_fp16",
-    "avx_vnni",
-    "amx_tile",
-    "amx_int8",
-    "amx_bf16",
-)
+_SPELLED_OTHERWISE = {
+    "abm": "lzcnt",
+    "avx512_bf16": "avx512bf16",
+    "bmi1": "bmi",
+    "sse4_1": "sse4.1",
+    "sse4_2": "sse4.2",
+}
+"""Names of compiler flags that are not those in /proc/cpuinfo."""
 
 
 def instruction_set(name: str) -> InstructionSet:
@@ -68,10 +74,7 @@ def instruction_set(name: str) -> InstructionSet:
     Raises:
         BuildError: The name is unknown or belongs to another architecture.
     """
-    sets = {
-        "native": InstructionSet("native", ("-march=native",), host_features(_NATIVE_FEATURES)),
-        "portable": InstructionSet("portable", (), ()),
-    }
+    sets = {"native": _native(), "portable": InstructionSet("portable", (), ())}
     if platform.machine() in ("x86_64", "AMD64"):
         sets["avx2"] = InstructionSet("avx2", ("-march=x86-64-v3",), _X86_V3)
         sets["avx512"] = InstructionSet("avx512", ("-march=x86-64-v4",), _X86_V4)
@@ -87,8 +90,21 @@ def instruction_set(name: str) -> InstructionSet:
     return sets[name]
 
 
-def host_features(candidates: tuple[str, ...]) -> tuple[str, ...]:
-    """Returns those of ``candidates`` that this CPU has, as /proc/cpuinfo names them."""
+def _native() -> InstructionSet:
+    """What this CPU has of what our kernels use.
+
+    Not ``-march=native``: that allows whatever else the CPU has and nobody thought of, so that a
+    copy of the engine could die of an illegal instruction instead of being refused.
+    """
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return InstructionSet("native", ("-march=native",), host_features(None))
+    features = host_features(_X86_V4_BF16)
+    flags = (f"-m{_SPELLED_OTHERWISE.get(name, name)}" for name in features)
+    return InstructionSet("native", ("-mtune=native", *flags), features)
+
+
+def host_features(candidates: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Returns those of ``candidates`` that this CPU has, as /proc/cpuinfo names them; None: all."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -98,7 +114,7 @@ def host_features(candidates: tuple[str, ...]) -> tuple[str, ...]:
         if line.startswith(("flags", "Features")):
             flags.update(line.partition(":")[2].split())
             break
-    return tuple(name for name in candidates if name in flags)
+    return tuple(name for name in (candidates or sorted(flags)) if name in flags)
 
 
 def find_compiler(environment: Mapping[str, str] = os.environ) -> Path:

@@ -20,9 +20,17 @@ def cache_findings(environment: Mapping[str, str] = os.environ) -> Iterator[Find
     counts = Counter(entry.kind for entry in entries)
     for entry in entries:
         sizes[entry.kind] += entry.num_bytes
-    parts = [f"{count} {kind} {format_bytes(sizes[kind])}" for kind, count in counts.items()]
+    parts = [
+        f"{count} {_called(kind, count)} {format_bytes(sizes[kind])}"
+        for kind, count in counts.items()
+    ]
     yield ok("cache", f"{cache_dir()}: {', '.join(parts) or 'empty'}")
     yield _hub_finding(environment)
+
+
+def _called(kind: str, count: int) -> str:
+    """A kind of entry as one says it of so many: only these end in a plural's s."""
+    return kind.removesuffix("s") if count == 1 else kind
 
 
 def _hub_finding(environment: Mapping[str, str]) -> Finding:
@@ -34,7 +42,8 @@ def _hub_finding(environment: Mapping[str, str]) -> Finding:
     models = sorted(folder.glob("models--*"))
     blobs = (blob for model in models for blob in (model / "blobs").glob("*"))
     total = sum(blob.stat().st_size for blob in blobs if blob.is_file())
-    said = f"{folder}: {len(models)} models {format_bytes(total)}{endpoint}{offline}"
+    counted = f"{len(models)} {_called('models', len(models))}"
+    said = f"{folder}: {counted} {format_bytes(total)}{endpoint}{offline}"
     return note("hub cache", said) if offline else ok("hub cache", said)
 
 

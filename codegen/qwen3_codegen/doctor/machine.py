@@ -32,7 +32,7 @@ def processor_findings() -> Iterator[Finding]:
     from qwen3_codegen.build.toolchain import host_features, instruction_set
 
     native = instruction_set("native").features
-    yield ok("--isa native", f"-march=native: {', '.join(native) or 'no extension we use'}")
+    yield ok("--isa native", f"{', '.join(native) or 'no extension we use'}")
     for name in ("avx2", "avx512", "avx512-bf16"):
         needed = instruction_set(name).features
         lacking = [f for f in needed if f not in host_features(needed)]

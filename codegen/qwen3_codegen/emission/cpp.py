@@ -21,7 +21,7 @@ _MACROS = frozenset({"assert", "errno", "linux", "offsetof", "stderr", "stdin", 
 """Lower-case names that a C or C++ header or compiler may replace."""
 _TAKEN = frozenset(
     {"copy_rows", "first_row", "layer", "logits_out", "num_logit_rows", "num_tokens"}
-    | {"read_logits", "size_t", "trace", "trace_rows", "w"}
+    | {"read_logits", "size_t", "trace", "trace_cache", "trace_rows", "w"}
 )
 """What the bodies of emitted functions say besides values. Members end in an underscore; types and
 constants hold a capital letter early on. No local is named like those either."""

@@ -22,6 +22,7 @@ from qwen3_codegen.plan.records import (
     ActivationCall,
     AttentionCall,
     AttentionOptions,
+    CacheTraceCall,
     Definition,
     Flag,
     FloatVector,
@@ -80,6 +81,9 @@ def _call(action: Action) -> CallView:
             function, arguments = _kernel(action)
         case TraceCall():
             function, arguments = _trace(action)
+        case CacheTraceCall():
+            names = [cpp_string(action.keys), cpp_string(action.values)]
+            function, arguments = "trace_cache", ["layer", *names]
     return CallView(function=function, arguments=call_arguments(function, arguments, _INDENT))
 
 

@@ -31,6 +31,8 @@ Progress = Callable[[str], None]
 _SHA256 = {"0.1.0": "f11f9ab33ad3a2dd943daf4c1d987162e86e1239abb1a178791bf8a9a2ece560"}
 """Digest of each version's source distribution; nothing else is unpacked or compiled."""
 
+_BENEATH = "\n" + " " * 12
+"""Between lines of what was got, so that all begin where the first one does."""
 _MAX_UNPACKED_BYTES = 64 << 20
 _LIBRARIES = ("libinfinirt.so", "libinfiniop.so", "libinfiniccl.so")
 _DEVICES = "devices.txt"
@@ -74,7 +76,9 @@ def probe(root: Path) -> InstalledInfiniCore:
         raise InfiniCoreError(
             "no InfiniCore installation here",
             where=root,
-            got="".join(f"\n    {'found  ' if p.is_file() else 'missing'} {p}" for p in looked),
+            got=_BENEATH.join(
+                f"{'found  ' if path.is_file() else 'missing'} {path}" for path in looked
+            ),
             expected="include/ and, in lib/ or lib/lib/, the libraries",
             hint="--infinicore DIR takes the folder of InfiniCore's installation; "
             "`qwen3-codegen infinicore install` makes one",
@@ -199,7 +203,7 @@ def _download(version: str, scratch: Path, progress: Progress) -> Path:
     if result.returncode != 0 or not archives:
         raise InfiniCoreError(
             f"pip could not download InfiniCore {version}",
-            got=f"\n{_tail(result.stderr, 8)}",
+            got=_BENEATH.join(_tail(result.stderr, 8).splitlines()),
             hint="check pip's index and proxy settings, or get the source archive "
             f"infinicore-{version}.tar.gz elsewhere and pass it as the source",
         )

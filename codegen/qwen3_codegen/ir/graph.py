@@ -97,6 +97,8 @@ class Node:
     outputs: tuple[Value, ...]
     attributes: Mapping[str, AttributeValue]
     location: SourceLocation
+    parts: Mapping[str, SourceLocation] = field(default_factory=dict)
+    """Where the description says what a pass took into this node, by the part it plays in it."""
 
     @property
     def output(self) -> Value:

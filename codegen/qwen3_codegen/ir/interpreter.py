@@ -26,7 +26,7 @@ from qwen3_runtime.engine.batch import Batch, CacheGroup, FloatRows
 from qwen3_runtime.engine.tracing import require_names
 from qwen3_runtime.errors import EngineError
 
-__all__ = ["Interpreter", "Replayed", "places"]
+__all__ = ["Interpreter", "Replayed", "places", "rope_angles"]
 
 Array: TypeAlias = npt.NDArray[Any]
 _StateKey: TypeAlias = tuple[int, str, str]
@@ -44,6 +44,9 @@ class Replayed:
     step: int
     results: tuple[Array, ...]
     """One array per output of the node."""
+    inner: Mapping[str, Array]
+    """Of a fused op: what its last part should be given, if the other engine shows what it was
+    given; the results are then of that."""
 
 
 def places(graph: Graph) -> Iterator[tuple[str, int | None, Region]]:
@@ -178,8 +181,9 @@ class Interpreter:
     def trace(self, batch: Batch, names: Collection[str] | None = None) -> dict[str, Array]:
         """Runs one step and returns every value by name, in order, weights left out.
 
-        Names are ``prologue.h``, ``layers.3.q_rms_norm``, ``epilogue.logits``; arrays have the
-        interpreter's dtype. With ``names`` only the values of these are returned.
+        Names are ``prologue.h``, ``layers.3.q_rms_norm``, ``epilogue.logits``, and inside a fused
+        op ``layers.3.a.k_rope``; arrays have the interpreter's dtype. With ``names`` only the
+        values of these are returned.
 
         Raises:
             EngineError: There is no value of such a name, or the batch does not fit.
@@ -218,13 +222,24 @@ class Interpreter:
                 for step, (batch, trace) in enumerate(zip(batches, traces, strict=True)):
                     given = _Given(trace, batch.token_ids, place, weights)
                     at = self._step(batch, slots[step], rope[step], place, node)
-                    yield Replayed(place, layer, node, step, self._alone(node, given, at))
+                    results, inner = self._alone(node, given, at)
+                    yield Replayed(place, layer, node, step, results, inner)
 
-    def _alone(self, node: Node, given: _Given, step: Step) -> tuple[Array, ...]:
+    def _alone(
+        self, node: Node, given: _Given, step: Step
+    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         """One node; another engine's values may be anything, infinities included."""
+        fusion = self._ops[node.op].fusion
         with np.errstate(all="ignore"):
             inputs = {role: self._computing(given[name]) for role, name in node.inputs.items()}
-            return _results(node, inputs, step, self._ops)
+            inner = {} if fusion is None else fusion.inner(inputs, node.attributes, step)
+            shown = {name: given.inner(node, name) for name in inner}
+            if fusion is None or any(array is None for array in shown.values()):
+                return _results(node, inputs, step, self._ops), {}
+            given_last = {
+                name: self._computing(array) for name, array in shown.items() if array is not None
+            }
+            return _tuple(fusion.result(given_last, node.attributes, step)), inner
 
     def _computing(self, array: Array) -> Array:
         """Token ids stay whole numbers."""
@@ -232,7 +247,7 @@ class Interpreter:
 
     def _rope(self, batch: Batch) -> dict[str, RopeAngles]:
         return {
-            name: _rope_angles(table, batch.positions, self._max_model_len, self._dtype)
+            name: rope_angles(table, batch.positions, self._max_model_len, self._dtype)
             for name, table in self._graph.rope_tables.items()
         }
 
@@ -246,7 +261,9 @@ class Interpreter:
                 return self._step(batch, slots, rope, place, node)
 
             weights = {weight.name: self._weight(weight, layer) for weight in region.weights}
-            values = _run_region(region, argument, weights, step_of, self._ops)
+            values = _run_region(
+                region, argument, weights, step_of, self._ops, shows_inner=trace is not None
+            )
             if trace is not None:
                 trace.update({f"{place}.{name}": array for name, array in values.items()})
             return values[region.results[0]]
@@ -340,15 +357,21 @@ def _run_region(
     weights: Mapping[str, Array],
     step_of: Callable[[Node], Step],
     ops: Mapping[str, OpDef],
+    *,
+    shows_inner: bool,
 ) -> dict[str, Array]:
-    """Returns the parameter and every node's results by name."""
+    """Returns the parameter and every node's results by name, ``a.k_rope`` of fused ones too."""
     values = {region.parameters[0].name: argument}
     for node in region.nodes:
         inputs = {
             role: weights[name] if name in weights else values[name]
             for role, name in node.inputs.items()
         }
-        arrays = _results(node, inputs, step_of(node), ops)
+        step, fusion = step_of(node), ops[node.op].fusion
+        if shows_inner and fusion is not None:
+            inner = fusion.inner(inputs, node.attributes, step)
+            values |= {f"{node.outputs[0].name}.{name}": array for name, array in inner.items()}
+        arrays = _results(node, inputs, step, ops)
         for value, array in zip(node.outputs, arrays, strict=True):
             values[value.name] = array
     return values
@@ -357,7 +380,10 @@ def _run_region(
 def _results(
     node: Node, inputs: Mapping[str, Array], step: Step, ops: Mapping[str, OpDef]
 ) -> tuple[Array, ...]:
-    results = ops[node.op].reference(inputs, node.attributes, step)
+    return _tuple(ops[node.op].reference(inputs, node.attributes, step))
+
+
+def _tuple(results: Array | tuple[Array, ...]) -> tuple[Array, ...]:
     return results if isinstance(results, tuple) else (results,)
 
 
@@ -380,6 +406,10 @@ class _Given:
             raise EngineError("a trace lacks a value", where=f"{self.place}.{name}")
         return array
 
+    def inner(self, node: Node, name: str) -> Array | None:
+        """What the last part of a fused op was given, if the trace shows it."""
+        return self.trace.get(f"{self.place}.{node.outputs[0].name}.{name}")
+
 
 def _key_shape(region: Region) -> tuple[int, int]:
     """Returns key/value heads and head_dim of a layer's widest attention, (0, 0) without one."""
@@ -389,10 +419,17 @@ def _key_shape(region: Region) -> tuple[int, int]:
     return max(sizes, default=(0, 0))
 
 
-def _rope_angles(
+def rope_angles(
     table: RopeTable, positions: Array, max_model_len: int, dtype: np.dtype[Any]
 ) -> RopeAngles:
-    """Angles in float32 as transformers computes them, whatever the interpreter's dtype."""
+    """Returns angles in float32 as transformers computes them, whatever ``dtype`` they come in.
+
+    Args:
+        table: Frequencies.
+        positions: [num_tokens].
+        max_model_len: Chooses between short and long frequencies.
+        dtype: Of the result.
+    """
     use_long = table.long_threshold is not None and max_model_len > table.long_threshold
     frequencies = table.long_inv_freq if use_long else table.inv_freq
     angles = positions[:, None].astype(np.float32) * np.asarray(frequencies, np.float32)

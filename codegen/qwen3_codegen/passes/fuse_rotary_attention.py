@@ -19,6 +19,7 @@ be rotated by the same table, and normalised both or neither, with one eps.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from qwen3_codegen.ir.graph import AttributeValue, Graph, Node, Region
@@ -35,8 +36,8 @@ class _Heads:
     table: AttributeValue
     norm: str | None
     eps: AttributeValue
-    nodes: tuple[str, ...]
-    """Results of the chain's nodes."""
+    nodes: Mapping[str, Node]
+    """The chain's, by what they do: ``norm`` and ``rope``."""
 
 
 def fuse_rotary_attention(graph: Graph) -> Graph:
@@ -57,10 +58,16 @@ def _region(region: Region) -> Region:
         inputs = {"q": q.source, "k": k.source, "v": node.inputs["v"]}
         inputs |= {role: norm for role, norm in norms.items() if norm is not None}
         attributes = {**node.attributes, "table": q.table, "eps": q.eps}
+        chains = (("q", q), ("k", k))
+        parts = {
+            f"{role}_{what}": each.location
+            for role, heads in chains
+            for what, each in heads.nodes.items()
+        }
         fused[node.output.name] = replace(
-            node, op="rotary_attention", inputs=inputs, attributes=attributes
+            node, op="rotary_attention", inputs=inputs, attributes=attributes, parts=parts
         )
-        gone.update(q.nodes, k.nodes)
+        gone.update(each.output.name for _, heads in chains for each in heads.nodes.values())
     nodes = [
         fused.get(node.outputs[0].name, node)
         for node in region.nodes
@@ -85,6 +92,6 @@ def _heads(region: Region, name: str) -> _Heads | None:
             table=rope.attributes["table"],
             norm=norm.inputs["weight"],
             eps=norm.attributes["eps"],
-            nodes=(name, source),
+            nodes={"norm": norm, "rope": rope},
         )
-    return _Heads(source, rope.attributes["table"], None, None, (name,))
+    return _Heads(source, rope.attributes["table"], None, None, {"rope": rope})

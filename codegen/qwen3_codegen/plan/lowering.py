@@ -16,11 +16,7 @@ NodeLowering: TypeAlias = Callable[[Node, RegionContext], Lowered]
 """Node in, definitions and actions out; LoweringError where the device lacks what it needs."""
 
 
-_HINT = "the interpreter engine runs this model (--engine interpreter)"
-_HINT_WITH_KERNEL = (
-    "your kernels run on the CPU in the native lowering (--dev cpu); the interpreter engine runs "
-    "every op (--engine interpreter)"
-)
+_INTERPRETER = "`qwen3-codegen generate --engine interpreter` runs every op and compiles nothing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,5 +56,14 @@ class GraphLowering:
             where=next(iter(unknown.values())).location,
             got="; ".join(reasons),
             expected=", ".join(sorted(self.ops)),
-            hint=_HINT if all(table[op].kernel is None for op in unknown) else _HINT_WITH_KERNEL,
+            hint=self._hint([table[op] for op in unknown]),
         )
+
+    def _hint(self, unknown: list[OpDef]) -> str:
+        """What runs these ops: not every command has --engine, so the one that has is named."""
+        has_kernels = all(
+            op.kernel is not None or op.lowerings["native"].refusal is None for op in unknown
+        )
+        if self.name == "native" or not has_kernels:
+            return _INTERPRETER
+        return f"the native lowering (--dev cpu) carries them out; {_INTERPRETER}"

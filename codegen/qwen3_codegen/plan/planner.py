@@ -31,7 +31,7 @@ from qwen3_codegen.plan.records import (
 )
 from qwen3_codegen.plan.rope_layout import interleave_rotary_weights, interleaved_values
 from qwen3_codegen.plan.storage import Place, RegionStorage, row_elements
-from qwen3_codegen.plan.tracing import trace_calls, trace_parameters
+from qwen3_codegen.plan.tracing import trace_calls, trace_inner, trace_parameters
 from qwen3_codegen.plan.weights import (
     ModelWeights,
     expert_weights,
@@ -219,7 +219,8 @@ class _Planner:
             self._engine.operators |= before
             if self._request.trace:
                 moved = self._moved.get(region.name, {})
-                actions = (*actions, *trace_calls(node.outputs, outer, moved))
+                inner = trace_inner(node, actions)
+                actions = (*actions, *inner, *trace_calls(node.outputs, outer, moved))
             steps.append(Step(_summary(node), node.location, definitions, actions))
         if result_place is not None:
             steps += self._move_result(region, context, result_place)

@@ -219,7 +219,23 @@ class TraceCall:
     """Columns whose heads are permuted, for a release that rotates neighbours."""
 
 
-Action: TypeAlias = OperatorCall | RowCopy | AttentionCall | ActivationCall | KernelCall | TraceCall
+@dataclass(frozen=True, slots=True)
+class CacheTraceCall:
+    """A copy of what the step's tokens have in a layer's cache, under two names."""
+
+    keys: str
+    values: str
+
+
+Action: TypeAlias = (
+    OperatorCall
+    | RowCopy
+    | AttentionCall
+    | ActivationCall
+    | KernelCall
+    | TraceCall
+    | CacheTraceCall
+)
 
 
 @dataclass(frozen=True, slots=True)

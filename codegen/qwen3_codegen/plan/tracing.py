@@ -1,15 +1,26 @@
 """Copies of values for those who look into a step, in engines that are built with ``--trace``.
 
-Names are the interpreter's: ``prologue.h``, ``layers.3.q_rms_norm``, ``epilogue.logits``. A value
-is copied in the step that defines it, behind the calls that fill it: later ones may write over it.
+Names are the interpreter's: ``prologue.h``, ``layers.3.q_rms_norm``, ``epilogue.logits``; inside a
+fused op ``layers.3.a.k_rope``. A value is copied in the step that defines it, behind the calls that
+fill it: later ones may write over it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from qwen3_codegen.ir.graph import NUM_LOGIT_ROWS, Region, Value
-from qwen3_codegen.plan.records import Origin, RotatedHeads, Step, TensorRef, TraceCall
+from qwen3_codegen.ir.graph import NUM_LOGIT_ROWS, Node, Region, Value
+from qwen3_codegen.ir.ops import OPS
+from qwen3_codegen.plan.records import (
+    Action,
+    CacheTraceCall,
+    KernelCall,
+    Origin,
+    RotatedHeads,
+    Step,
+    TensorRef,
+    TraceCall,
+)
 
 
 def trace_calls(
@@ -33,6 +44,29 @@ def trace_calls(
             interleaved=interleaved.get(value.name, ()),
         )
         for value in values
+    )
+
+
+def trace_inner(node: Node, actions: Iterable[Action]) -> tuple[Action, ...]:
+    """Returns copies of what the last part of a fused op is given, behind the calls that make it.
+
+    Args:
+        node: The op; of one that is not fused there is nothing inside.
+        actions: What it is carried out by: no other call writes over what these have written.
+    """
+    fusion = OPS[node.op].fusion if node.op in OPS else None
+    if fusion is None:
+        return ()
+    (query,) = (
+        call.arguments[1]
+        for call in actions
+        if isinstance(call, KernelCall) and call.kernel == "PagedAttention"
+    )
+    assert isinstance(query, TensorRef)
+    name = node.output.name
+    return (
+        TraceCall(name=f"{name}.q_rope", region=None, value=query, is_part=False),
+        CacheTraceCall(keys=f"{name}.k_rope", values=f"{name}.v_cache"),
     )
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from qwen3_codegen.ir.graph import Graph, Node, Region
 from qwen3_codegen.ir.interpreter import places
 from qwen3_codegen.passes.rewriting import producers
+from qwen3_codegen.spec.source import SourceLocation
+from qwen3_codegen.verification.inner_parts import inner_parts, last_part
 
 __all__ = ["GraphOrder", "PlacedNode"]
 
@@ -21,11 +23,30 @@ class PlacedNode:
     place: str
     layer: int | None
     node: Node
+    part: str | None = None
+    """The one that is meant, of a node that a pass made of several."""
 
     @property
     def name(self) -> str:
         """Its first result's name in a trace."""
         return f"{self.place}.{self.node.outputs[0].name}"
+
+    @property
+    def shown(self) -> str:
+        """The name of what its part makes, or of its first result."""
+        last = self.part is None or self.part == last_part(self.node)
+        return self.name if last else f"{self.name}.{self.part}"
+
+    @property
+    def described(self) -> str:
+        """What it makes and what it is."""
+        part = "" if self.part is None else f"{self.part} of "
+        return f"{self.shown} = {part}{self.node.op}"
+
+    @property
+    def location(self) -> SourceLocation:
+        """Where the description says it, or its part."""
+        return self.node.parts.get(self.part or "", self.node.location)
 
 
 class GraphOrder:
@@ -48,6 +69,19 @@ class GraphOrder:
         """Returns when a value is computed; a place's parameter comes before its nodes."""
         return self._rank[name]
 
+    @property
+    def places(self) -> list[str]:
+        """All places, in order."""
+        return list(self._regions)
+
+    def is_layer(self, place: str) -> bool:
+        """Says whether a place is a layer."""
+        return self._regions[place][0] is not None
+
+    def place(self, name: str) -> str:
+        """Returns the place a value is computed in, or is a parameter of."""
+        return self._split(name)[0]
+
     def layer(self, name: str) -> int | None:
         """Returns the layer a value is computed in; a parameter belongs to the one before."""
         node = self.producer(name)
@@ -55,14 +89,14 @@ class GraphOrder:
 
     def producer(self, name: str) -> PlacedNode | None:
         """Returns the node that computes a value, None for token ids."""
-        place, value = self._split(name)
+        place, value, part = self._split(name)
         layer, region = self._regions[place]
         if value == region.parameters[0].name:
             before = self._before[place]
             if before is None:
                 return None
             return self.producer(f"{before}.{self._regions[before][1].results[0]}")
-        return PlacedNode(place, layer, producers(region.nodes)[value])
+        return PlacedNode(place, layer, producers(region.nodes)[value], part)
 
     def suspects(self, name: str, sound: Collection[str]) -> list[PlacedNode]:
         """Returns the ops that can have made a value wrong, nearest first.
@@ -76,19 +110,24 @@ class GraphOrder:
         waiting = [name]
         while waiting:
             node = self.producer(waiting.pop(0))
-            if node is None or node.name in found:
+            if node is None or node.shown in found:
                 continue
-            found[node.name] = node
-            for value in node.node.inputs.values():
-                full = f"{node.place}.{value}"
-                if full in self._rank and self.canonical(full) not in known:
-                    waiting.append(full)
+            known |= _implied(node, known)
+            read = _read_by(node)
+            if node.part is None and known.issuperset(read):
+                node = replace(node, part=last_part(node.node))
+            found[node.shown] = node
+            waiting += [
+                full for full in read if full in self._rank and self.canonical(full) not in known
+            ]
         return [node for node in found.values() if node.node.op not in _VIEWS]
 
     def canonical(self, name: str) -> str:
         """Returns a value's name seen through what only passes it on: reshapes and places."""
         while True:
-            place, value = self._split(name)
+            place, value, part = self._split(name)
+            if part is not None:
+                return name
             region = self._regions[place][1]
             before = self._before[place]
             if value == region.parameters[0].name:
@@ -103,12 +142,40 @@ class GraphOrder:
 
     def _names(self) -> Iterator[str]:
         for place, (_, region) in self._regions.items():
-            weights = {weight.name for weight in region.weights}
-            for value in region.values():
-                if value.name not in weights:
+            for parameter in region.parameters:
+                yield f"{place}.{parameter.name}"
+            for node in region.nodes:
+                for part in inner_parts(node):
+                    yield f"{place}.{node.output.name}.{part}"
+                for value in node.outputs:
                     yield f"{place}.{value.name}"
 
-    @staticmethod
-    def _split(name: str) -> tuple[str, str]:
+    def _split(self, name: str) -> tuple[str, str, str | None]:
+        """Place, value, and of something inside a fused node the part that makes it."""
         place, _, value = name.rpartition(".")
-        return place, value
+        if place in self._regions:
+            return place, value, None
+        place, _, outer = place.rpartition(".")
+        return place, outer, value
+
+
+def _read_by(node: PlacedNode) -> list[str]:
+    """Names of what a node is given, or what one part of it is."""
+    inputs = {role: f"{node.place}.{value}" for role, value in node.node.inputs.items()}
+    if node.part is None:
+        inner = [part for part in inner_parts(node.node) if part not in inputs]
+        return [f"{node.name}.{part}" for part in inner] or list(inputs.values())
+    role, _, what = node.part.partition("_")
+    if what == "rope" and f"{role}_norm" in inputs:
+        return [f"{node.name}.{role}_norm"]
+    return [inputs[role]]
+
+
+def _implied(node: PlacedNode, known: Collection[str]) -> set[str]:
+    """Queries are rotated by the table of their keys: where those are right, these are."""
+    if not inner_parts(node.node):
+        return set()
+    queries, keys = (replace(node, part=f"{role}_rope") for role in ("q", "k"))
+    if {keys.shown, *_read_by(queries)}.issubset(known):
+        return {queries.shown}
+    return set()

@@ -42,7 +42,7 @@ def check_values(
     sound: set[str] = set()
     for _, entry in sorted(entries, key=lambda each: each[0]):
         if isinstance(entry, Unmatched):
-            yield _unmatched(entry, against)
+            yield _unmatched(entry, order, against)
             continue
         check = _check(graph, order, played, entry, against, sound)
         if not check.failed:
@@ -54,13 +54,19 @@ def _rank(order: GraphOrder, after: str | None) -> float:
     return -0.5 if after is None else order.rank(after) + 0.5
 
 
-def _unmatched(entry: Unmatched, against: str) -> Check:
+def _unmatched(entry: Unmatched, order: GraphOrder, against: str) -> Check:
+    """What the engine lacks has no line of its own: the one it would stand behind is named."""
+    location, text = entry.location, entry.text
+    before = order.producer(entry.after) if entry.after is not None else None
+    if location is None and before is not None:
+        location, text = str(before.location), f"{text}; its place is after {before.described}"
     return Check(
         stage=Stage.LAYERS,
         name=entry.name,
         layer=entry.layer,
         op=entry.op,
-        location=entry.location,
+        part=entry.part,
+        location=location,
         against=against,
         max_abs=math.inf,
         max_rel=math.inf,
@@ -70,7 +76,7 @@ def _unmatched(entry: Unmatched, against: str) -> Check:
         limit=0.0,
         status=Status.FAIL,
         seconds=0.0,
-        note=entry.text,
+        note=text,
     )
 
 
@@ -98,12 +104,12 @@ def _check(
     if failed:
         suspects = order.suspects(value.name, sound)
         placed = suspects[0] if suspects else placed
-        if others := [f"{each.name} = {each.node.op}" for each in suspects[1:]]:
+        if others := [each.described for each in suspects[1:]]:
             note += f"; not seen before it: {', '.join(others[:4])}"
     return judged(
         measured,
         stage=Stage.LAYERS,
-        name=shown if placed is None or not failed else placed.name,
+        name=shown if placed is None or not failed else placed.shown,
         against=against,
         measure=name,
         number=number,

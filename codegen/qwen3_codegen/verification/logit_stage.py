@@ -74,12 +74,13 @@ def _blaming(check: Check, order: GraphOrder, name: str, sound: Collection[str])
     if not suspects or not sound:
         return check
     first, *others = suspects
-    unseen = ", ".join(f"{each.name} = {each.node.op}" for each in others[:4])
+    unseen = ", ".join(each.described for each in others[:4])
     return replace(
         check,
         op=first.node.op,
+        part=first.part,
         layer=first.layer,
-        location=str(first.node.location),
+        location=str(first.location),
         note=f"not seen before it: {unseen}" if others else "",
     )
 

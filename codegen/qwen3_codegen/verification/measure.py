@@ -34,10 +34,10 @@ class Measurement:
 def measure(actual: Array, expected: Array) -> Measurement:
     """Measures ``actual`` against ``expected`` of the same shape, in float64."""
     assert actual.shape == expected.shape, f"{actual.shape} is not {expected.shape}"
+    if not actual.size:
+        return Measurement(max_abs=0.0, max_rel=0.0, mean_abs=0.0, cosine=1.0, scale=0.0)
     with np.errstate(invalid="ignore"):  # a signalling NaN, cast
         rows, right = (_rows(array) for array in (actual, expected))
-    if not rows.size:
-        return Measurement(max_abs=0.0, max_rel=0.0, mean_abs=0.0, cosine=1.0, scale=0.0)
     scales = np.abs(right).max(axis=1)
     scale = float(scales.max())
     if not np.isfinite(rows).all() or not math.isfinite(scale):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.verification.measure import Array
 from qwen3_runtime.engine.batch import FloatRows
 
-__all__ = ["ModuleCalls", "forward_logits", "module_tensors", "record_calls"]
+__all__ = ["ModuleCalls", "cached_heads", "forward_logits", "module_tensors", "record_calls"]
 
 
 @dataclass(slots=True)
@@ -43,9 +44,20 @@ def module_tensors(model: Any) -> dict[str, dict[str, tuple[str, ...]]]:
 
 
 def record_calls(
-    model: Any, wanted: Iterable[str], sequences: Sequence[Sequence[int]], vocab_size: int
+    model: Any,
+    wanted: Iterable[str],
+    sequences: Sequence[Sequence[int]],
+    vocab_size: int,
+    caches: Sequence[Any] | None = None,
 ) -> tuple[dict[str, ModuleCalls], list[FloatRows]]:
-    """Runs sequences one by one without a cache.
+    """Runs sequences one by one, from their starts.
+
+    Args:
+        model: The model.
+        wanted: Names of modules.
+        sequences: Token ids.
+        vocab_size: Columns of the logits.
+        caches: An empty cache of transformers' for each, which is filled; None uses none.
 
     Returns:
         The wanted modules that were called exactly once per sequence, in order of their first
@@ -76,13 +88,40 @@ def record_calls(
             if name in modules:
                 handle = modules[name].register_forward_hook(hook(name), with_kwargs=True)
                 hooks.callback(handle.remove)
-        logits = [forward_logits(model, sequence, vocab_size) for sequence in sequences]
+        logits = [
+            forward_logits(model, sequence, vocab_size, cache)
+            for sequence, cache in zip(sequences, caches or [None] * len(sequences), strict=True)
+        ]
     once = {name for name, count in counts.items() if count == len(sequences)}
     return {name: found for name, found in calls.items() if name in once}, logits
 
 
-def forward_logits(model: Any, token_ids: Sequence[int], vocab_size: int) -> FloatRows:
+def cached_heads(caches: Sequence[Any], layer: int) -> dict[str, list[Array]] | None:
+    """Returns ``keys`` and ``values`` [num_tokens, heads, head_dim] of every sequence in a layer.
+
+    None where transformers' caches hold none of that layer.
+    """
+    rows: dict[str, list[Array]] = {"keys": [], "values": []}
+    for cache in caches:
+        layers = getattr(cache, "layers", ())
+        for name, found in rows.items():
+            tensor = getattr(layers[layer], name, None) if layer < len(layers) else None
+            if tensor is None or tensor.dim() != 4:
+                return None
+            found.append(_rows(tensor).swapaxes(0, 1))
+    return rows
+
+
+def forward_logits(
+    model: Any, token_ids: Sequence[int], vocab_size: int, cache: Any = None
+) -> FloatRows:
     """Returns float32 logits [num_tokens, vocab_size] of one sequence from its start.
+
+    Args:
+        model: The model.
+        token_ids: The sequence.
+        vocab_size: Columns of the logits.
+        cache: Filled with what attention remembers; only transformers' models take one.
 
     Raises:
         CodegenError: The model fails or gives something else than logits.
@@ -91,7 +130,8 @@ def forward_logits(model: Any, token_ids: Sequence[int], vocab_size: int) -> Flo
 
     try:
         with torch.inference_mode():
-            output = model(torch.tensor([list(token_ids)]))
+            keeping = {} if cache is None else {_cache_argument(model): cache, "use_cache": True}
+            output = model(torch.tensor([list(token_ids)]), **keeping)
     except (Exception, SystemExit) as error:
         raise CodegenError(
             "the reference fails",
@@ -110,6 +150,11 @@ def forward_logits(model: Any, token_ids: Sequence[int], vocab_size: int) -> Flo
         )
     logits: FloatRows = found[0].float().numpy()
     return logits
+
+
+def _cache_argument(model: Any) -> str:
+    """Releases of transformers call it differently."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Any]:

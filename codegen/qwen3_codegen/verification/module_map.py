@@ -17,6 +17,7 @@ import numpy as np
 from qwen3_codegen.ir.graph import Graph, Region, Weight
 from qwen3_codegen.ir.interpreter import places
 from qwen3_codegen.verification.graph_order import PlacedNode
+from qwen3_codegen.verification.inner_parts import inner_parts
 from qwen3_codegen.verification.measure import Array
 from qwen3_codegen.verification.module_calls import ModuleCalls
 from qwen3_codegen.verification.observed import Observed, Unmatched
@@ -157,6 +158,9 @@ class ModuleMap:
         if not self._is_scaled_for_the_head(name):
             rows = self._shaped(name, calls[module].inputs)
             found.add(name, f"input of {module}", rows)
+        if reader.role in inner_parts(node):
+            outputs = self._shaped(name, calls[module].outputs)
+            found.add(f"{placed.name}.{reader.role}", f"output of {module}", outputs)
         if reader.role != "weight" or "residual" in node.inputs:
             return
         if node.op not in (*_NORMS, "linear") or not _is_made_of_rows(reader.weight.expression):
@@ -259,11 +263,12 @@ class ModuleMap:
             fault = "does not have" if owner is None else "does not apply (once per sequence)"
             found.unmatched.append(
                 Unmatched(
-                    name=placed.name,
+                    name=placed.shown,
                     layer=placed.layer,
                     op=placed.node.op,
-                    location=str(placed.node.location),
-                    after=placed.name,
+                    part=placed.part,
+                    location=str(placed.location),
+                    after=placed.shown,
                     text=f"the engine reads {tensor}, which the reference {fault}",
                 )
             )
@@ -276,7 +281,9 @@ class ModuleMap:
                     if name in weights:
                         weight = weights[name]
                         tensors = tuple(tensor_names(weight.expression, layer))
-                        yield _Reader(PlacedNode(place, layer, node), role, weight, tensors)
+                        part = role if role in inner_parts(node) else None
+                        placed = PlacedNode(place, layer, node, part)
+                        yield _Reader(placed, role, weight, tensors)
 
 
 def _common_module(tensors: Sequence[str]) -> str:

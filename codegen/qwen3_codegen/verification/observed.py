@@ -34,6 +34,8 @@ class Unmatched:
     """The reference's module, or the engine's value."""
     layer: int | None
     op: str | None
+    part: str | None = None
+    """Of an op that a pass made of several: the one that is meant."""
     location: str | None
     after: str | None
     """The value of the engine that is computed just before; None is the very beginning."""
@@ -49,6 +51,8 @@ class Observations:
     logits: list[FloatRows] = field(default_factory=list)
     """[num_tokens, vocab_size] of every sequence."""
     own_logits: list[FloatRows] | None = None
+    notes: list[str] = field(default_factory=list)
+    """What to know of it: how much of the model it shows."""
 
 
 class Reference(Protocol):

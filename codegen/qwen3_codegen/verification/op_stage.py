@@ -8,12 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from qwen3_codegen.ir.graph import Graph, Node, Region, Value
 from qwen3_codegen.ir.interpreter import Interpreter, Replayed, places
 from qwen3_codegen.ir.ops import OPS
 from qwen3_codegen.verification.graph_order import PlacedNode
+from qwen3_codegen.verification.inner_parts import (
+    Heads,
+    inner_parts,
+    is_scaled,
+    last_part,
+    norm_of,
+)
 from qwen3_codegen.verification.limits import op_limit
 from qwen3_codegen.verification.measure import Array, Measurement, measure, worst
 from qwen3_codegen.verification.report import Check, Stage, judged
@@ -23,10 +31,20 @@ __all__ = ["check_ops", "num_op_checks"]
 
 AGAINST = "op table, float64"
 
+_PART_OPS: Mapping[tuple[str, bool], tuple[str, ...]] = {
+    ("q_rope", True): ("rms_norm", "rope"),
+    ("k_rope", True): ("rms_norm", "rope"),
+    ("q_rope", False): ("rope",),
+    ("k_rope", False): ("rope",),
+    ("v_cache", False): ("reshape",),
+}
+"""Ops whose limits an inner value may take, by whether it went through a norm."""
+
 
 def num_op_checks(graph: Graph) -> int:
-    """Returns how many checks ``check_ops`` yields."""
-    return sum(len(region.nodes) for _, _, region in places(graph))
+    """Returns how many checks ``check_ops`` yields, if the engine shows all it can."""
+    nodes = [node for _, _, region in places(graph) for node in region.nodes]
+    return sum(1 + len(inner_parts(node)) for node in nodes)
 
 
 def check_ops(
@@ -36,7 +54,7 @@ def check_ops(
     max_model_len: int,
     played: Played[Mapping[str, Array]],
 ) -> Iterator[Check]:
-    """Yields one check per node of every layer, over all steps.
+    """Yields one check per node of every layer, over all steps; of a fused one, one per part.
 
     Args:
         graph: The one the engine was made of, after all passes; values in the dtype it keeps
@@ -54,46 +72,101 @@ def check_ops(
         as_stored=True,
     )
     sums = {place: _sums(region) for place, _, region in places(graph)}
+    judge = _Judge(graph, lowering, played)
     replayed = interpreter.replay(played.slotted(), played.results)
-    started = time.monotonic()
     for (place, _), steps in groupby(replayed, key=lambda each: (each.place, id(each.node))):
-        yield _check(list(steps), sums[place], lowering, played, started)
-        started = time.monotonic()
+        judge.started = time.monotonic()
+        same_node = list(steps)
+        num_terms = sums[place][same_node[0].node.outputs[0].name]
+        if same_node[0].inner:
+            yield from judge.parts(same_node, num_terms)
+        yield judge.whole(same_node, num_terms)
 
 
-def _check(
-    steps: list[Replayed],
-    sums: Mapping[str, int],
-    lowering: str,
-    played: Played[Mapping[str, Array]],
-    started: float,
-) -> Check:
-    first = steps[0]
-    node, place = first.node, first.place
-    measured = {
-        step.step: worst(
-            measure(played.results[step.step][f"{place}.{value.name}"], expected)
-            for value, expected in zip(node.outputs, step.results, strict=True)
+@dataclass(slots=True)
+class _Judge:
+    """Compares what an engine showed of a node with what it should be, over all steps."""
+
+    graph: Graph
+    lowering: str
+    played: Played[Mapping[str, Array]]
+    started: float = 0.0
+
+    def whole(self, steps: list[Replayed], num_terms: int) -> Check:
+        """Judges a node's results; of a fused node those of its last part, if the rest is shown."""
+        first = steps[0]
+        node, place = first.node, first.place
+        part = last_part(node) if first.inner else None
+        measured = {
+            step.step: worst(
+                measure(self._shown(step.step, f"{place}.{value.name}"), expected)
+                for value, expected in zip(node.outputs, step.results, strict=True)
+            )
+            for step in steps
+        }
+        placed = PlacedNode(place, first.layer, node, part)
+        check = self._judged(placed, measured, self._limit(node, part or node.op, num_terms))
+        return replace(check, name=".".join([place, _names(node.outputs)]))
+
+    def parts(self, steps: list[Replayed], num_terms: int) -> Iterator[Check]:
+        """Judges what the last part of a fused node is given.
+
+        Heads that are wrong after norm and rotation are the fault of one of them; the other is not
+        judged then. Values come first: where they are not what they were, keys were not written.
+        """
+        first = steps[0]
+        for name in sorted(first.inner, key=lambda name: name != "v_cache"):
+            norm = norm_of(first.node, name)
+            placed = PlacedNode(first.place, first.layer, first.node, name)
+            heads = [self._heads(step, placed, name) for step in steps]
+            limit = sum(
+                self._limit(first.node, op, num_terms) for op in _PART_OPS[name, norm is not None]
+            )
+            check = self._judged(placed, {each.step: each.whole() for each in heads}, limit)
+            if norm is not None:
+                placed = replace(placed, part=norm)
+                by_norm = self._judged(placed, {each.step: each.norm() for each in heads}, limit)
+                if not by_norm.failed:
+                    yield by_norm
+                elif check.failed and not is_scaled(heads, limit):
+                    yield by_norm
+                    continue
+            yield check
+
+    def _heads(self, step: Replayed, placed: PlacedNode, name: str) -> Heads:
+        table = self.graph.rope_tables[str(step.node.attributes["table"])]
+        return Heads(
+            step=step.step,
+            actual=self._shown(step.step, placed.shown),
+            expected=step.inner[name],
+            positions=self.played.batches[step.step].positions,
+            rotary_dim=table.rotary_dim,
         )
-        for step in steps
-    }
-    total = worst(measured.values())
-    stored_in = node.outputs[0].type.dtype
-    limit = op_limit(node.op, stored_in, lowering, sums[node.outputs[0].name])
-    missed = [step for step, each in measured.items() if each.max_rel > limit]
-    return judged(
-        total,
-        stage=Stage.OPS,
-        name=".".join([place, _names(node.outputs)]),
-        against=AGAINST,
-        measure="max_rel",
-        number=total.max_rel,
-        limit=limit,
-        passes=not missed,
-        seconds=time.monotonic() - started,
-        placed=PlacedNode(place, first.layer, node),
-        note=_which_steps(missed, measured),
-    )
+
+    def _shown(self, step: int, name: str) -> Array:
+        return self.played.results[step][name]
+
+    def _limit(self, node: Node, op: str, num_terms: int) -> float:
+        return op_limit(op, node.outputs[0].type.dtype, self.lowering, num_terms)
+
+    def _judged(
+        self, placed: PlacedNode, measured: Mapping[int, Measurement], limit: float
+    ) -> Check:
+        total = worst(measured.values())
+        missed = [step for step, each in measured.items() if each.max_rel > limit]
+        return judged(
+            total,
+            stage=Stage.OPS,
+            name=placed.shown,
+            against=AGAINST,
+            measure="max_rel",
+            number=total.max_rel,
+            limit=limit,
+            passes=not missed,
+            seconds=time.monotonic() - self.started,
+            placed=placed,
+            note=_which_steps(missed, measured),
+        )
 
 
 def _names(outputs: tuple[Value, ...]) -> str:

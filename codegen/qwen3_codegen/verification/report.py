@@ -43,6 +43,8 @@ class Check:
     """The value in the engine's words: ``layers.3.q_rms_norm``; or what was asked."""
     layer: int | None
     op: str | None
+    part: str | None = None
+    """Of an op that a pass made of several: the one that is meant."""
     location: str | None
     """Line of the architecture file that says the op."""
     against: str
@@ -67,7 +69,8 @@ class Check:
     def describe(self) -> str:
         """Returns where, which op, and by how much."""
         where = "" if self.layer is None else f"layer {self.layer}, "
-        op = "" if self.op is None else f" = {self.op}"
+        part = "" if self.part is None else f"{self.part} of "
+        op = "" if self.op is None else f" = {part}{self.op}"
         line = "" if self.location is None else f" ({self.location})"
         note = f"; {self.note}" if self.note else ""
         digits = ".6f" if self.measure == "cosine" else ".2g"
@@ -95,7 +98,8 @@ def judged(
         name=name,
         layer=None if placed is None else placed.layer,
         op=None if placed is None else placed.node.op,
-        location=None if placed is None else str(placed.node.location),
+        part=None if placed is None else placed.part,
+        location=None if placed is None else str(placed.location),
         against=against,
         max_abs=measured.max_abs,
         max_rel=measured.max_rel,

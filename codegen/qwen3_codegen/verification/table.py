@@ -22,7 +22,7 @@ _TITLES = {
     Stage.LOGITS: "Logits and tokens",
 }
 _WIDTH = 120
-"""Where standard output is no terminal."""
+"""Where standard output is no terminal; on a narrower one, some numbers are left to the report."""
 
 
 def print_report(report: Report, console: Console | None = None) -> None:
@@ -42,7 +42,9 @@ def print_report(report: Report, console: Console | None = None) -> None:
     )
     for (stage, against), checks in groupby(report.checks, lambda each: (each.stage, each.against)):
         line(f"\n{_TITLES[stage]}, against {against}")
-        console.print(_table(list(checks), with_ops=stage is not Stage.LOGITS))
+        with_ops = stage is not Stage.LOGITS
+        table = _table(list(checks), with_ops=with_ops, is_narrow=console.width < _WIDTH)
+        console.print(table)
     for note in report.notes:
         line(f"note: {note}")
     failures = report.failures
@@ -54,20 +56,25 @@ def print_report(report: Report, console: Console | None = None) -> None:
     line(report.verdict())
 
 
-def _table(checks: Sequence[Check], *, with_ops: bool) -> Table:
+def _table(checks: Sequence[Check], *, with_ops: bool, is_narrow: bool) -> Table:
+    """What is wider than the screen folds; names of ops, of which there are few, never do."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    for column in ("value", *(["op", "where"] if with_ops else [])):
-        table.add_column(column, overflow="fold", min_width=14)
-    for column in ("max abs", "max rel", "cosine", "limit", "of it"):
+    table.add_column("value", overflow="fold", min_width=10)
+    for column in ("op", "where") if with_ops else ():
+        table.add_column(column, no_wrap=True)
+    numbers = () if is_narrow else ("max abs", "max rel", "cosine")
+    for column in (*numbers, "limit", "of it"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("status", no_wrap=True)
-    for cells, failed in _rows(checks, with_ops=with_ops):
+    for cells, failed in _rows(checks, with_ops=with_ops, with_numbers=not is_narrow):
         # As they are: in a name of the reference, [x] is no markup.
         table.add_row(*map(Text, cells), style="red" if failed else None)
     return table
 
 
-def _rows(checks: Sequence[Check], *, with_ops: bool) -> Iterator[tuple[list[str], bool]]:
+def _rows(
+    checks: Sequence[Check], *, with_ops: bool, with_numbers: bool
+) -> Iterator[tuple[list[str], bool]]:
     groups: dict[tuple[object, ...], list[Check]] = {}
     for check in checks:
         groups.setdefault((*_split(check), check.op, check.measure), []).append(check)
@@ -76,13 +83,16 @@ def _rows(checks: Sequence[Check], *, with_ops: bool) -> Iterator[tuple[list[str
         failed = sum(check.failed for check in group)
         status = "pass" if not failed else "FAIL" if len(group) == 1 else f"FAIL {failed}"
         middle = [str(op or ""), _where(str(where), group)] if with_ops else []
+        numbers = [
+            _number(max(check.max_abs for check in group)),
+            _number(worst.max_rel),
+            "" if math.isnan(worst.cosine) else f"{worst.cosine:.7f}",
+        ]
         yield (
             [
                 str(value),
                 *middle,
-                _number(max(check.max_abs for check in group)),
-                _number(worst.max_rel),
-                "" if math.isnan(worst.cosine) else f"{worst.cosine:.7f}",
+                *(numbers if with_numbers else []),
                 f"{measure} {_limit(worst)}",
                 f"{_share(worst):.0%}" if math.isfinite(_share(worst)) else "inf",
                 status,

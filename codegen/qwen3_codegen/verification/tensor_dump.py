@@ -79,7 +79,7 @@ def _tokens(batch: Batch) -> dict[str, list[int]]:
 def _described(name: str, order: GraphOrder) -> dict[str, object]:
     placed = order.producer(name)
     op = None if placed is None else placed.node.op
-    location = None if placed is None else str(placed.node.location)
+    location = None if placed is None else str(placed.location)
     return {"name": name, "op": op, "location": location}
 
 
@@ -141,7 +141,33 @@ class DumpReference:
                 observations.logits = rows
         if not shared:
             raise CodegenError("the folder has no value of this engine", where=self._directory)
+        observations.notes.append(self._covered(shared))
         return observations
+
+    def _covered(self, shared: Sequence[str]) -> str:
+        """How many values are compared.
+
+        Raises:
+            CodegenError: Some layer has none: to pass would say nothing of it.
+        """
+        own = [name for name in self._played.results[0] if name in self._order]
+        own_places, covered = (
+            {self._order.place(name) for name in names} for names in (own, shared)
+        )
+        counted = f"{len(shared)} of {len(own)} values of the engine are in {self._directory}"
+        missing = [place for place in self._order.places if place in own_places - covered]
+        if missing:
+            counted = f"{counted}; none of {_listed(missing)}"
+        if any(self._order.is_layer(place) for place in missing):
+            raise CodegenError(
+                "the folder has no value of some layers",
+                where=self._directory,
+                got=counted,
+                expected="a value of every layer at least",
+                hint="`qwen3-codegen verify ... --dump-tensors DIR` writes all of them; an engine "
+                "of the other lowering has fewer names in common",
+            )
+        return counted
 
     def logits(self, sequences: Sequence[Sequence[int]]) -> list[FloatRows] | None:
         """What was not recorded is not known."""
@@ -178,6 +204,12 @@ class DumpReference:
             raise CodegenError(
                 "tensors cannot be read", where=self._directory / name, got=error
             ) from None
+
+
+def _listed(places: Sequence[str]) -> str:
+    """The first few of them, and how many more there are."""
+    more = f" and {len(places) - 4} more" if len(places) > 4 else ""
+    return f"{', '.join(places[:4])}{more}"
 
 
 def read_index(directory: Path) -> Mapping[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ import numpy as np
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.ir.graph import Graph
+from qwen3_codegen.ir.interpreter import places
+from qwen3_codegen.verification.inner_parts import inner_parts
 from qwen3_codegen.verification.module_calls import (
+    cached_heads,
     forward_logits,
     module_tensors,
     record_calls,
@@ -35,6 +38,8 @@ __all__ = [
 ]
 
 INSTALL_HINT = "pip install 'qwen3-codegen[verify]'"
+_CACHED = {"k_rope": "keys", "v_cache": "values"}
+"""What transformers' cache holds of the inner values of a fused attention."""
 _USER_MODULE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)\Z")
 
 
@@ -46,15 +51,22 @@ class TorchReference:
         load: Gives the model in a dtype, ready to run; None where it is not to be had in it.
         graph: The engine's.
         layer_prefix: Of checkpoint tensors of a layer, with ``{layer}``.
+        new_cache: Gives an empty cache to call the model with; None where it takes none.
     """
 
     def __init__(
-        self, title: str, load: Callable[[DType], Any], graph: Graph, layer_prefix: str
+        self,
+        title: str,
+        load: Callable[[DType], Any],
+        graph: Graph,
+        layer_prefix: str,
+        new_cache: Callable[[], Any] | None = None,
     ) -> None:
         self._title = title
         self._load = load
         self._graph = graph
         self._layer_prefix = layer_prefix
+        self._new_cache = new_cache
         self._model = load(DType.F32)
 
     @property
@@ -80,9 +92,24 @@ class TorchReference:
     def _observe(self, model: Any, sequences: Sequence[Sequence[int]]) -> Observations:
         lengths = [len(sequence) for sequence in sequences]
         mapped = ModuleMap(self._graph, module_tensors(model), self._layer_prefix, lengths)
-        calls, logits = record_calls(model, mapped.wanted, sequences, self._graph.vocab_size)
+        caches = [self._new_cache() for _ in sequences] if self._new_cache else None
+        vocab_size = self._graph.vocab_size
+        calls, logits = record_calls(model, mapped.wanted, sequences, vocab_size, caches)
         values, unmatched = mapped.match(calls)
+        values += self._in_cache(caches or [])
         return Observations(values=values, unmatched=unmatched, logits=logits)
+
+    def _in_cache(self, caches: Sequence[Any]) -> Iterator[Observed]:
+        """What attention remembers, beside what fused attentions are given of it."""
+        for place, layer, region in places(self._graph):
+            for node in region.nodes:
+                if layer is None or not caches or not _CACHED.keys() <= {*inner_parts(node)}:
+                    continue
+                rows = cached_heads(caches, layer) or {}
+                for part, what in _CACHED.items() if rows else ():
+                    name = f"{place}.{node.output.name}.{part}"
+                    source = f"{what} in the cache of layer {layer}"
+                    yield Observed(name=name, source=source, rows=rows[what])
 
 
 def _with_own(observations: Observations, own: Observations) -> Observations:
@@ -151,7 +178,10 @@ def transformers_reference(
         return model.eval()
 
     title = f"transformers {transformers.__version__} {huggingface_class}, float32, eager attention"
-    return TorchReference(title, load, graph, layer_prefix)
+    is_fused = any(inner_parts(node) for region in graph.layer_kinds for node in region.nodes)
+    # Without a config it keeps all tokens of every layer, those outside a window included.
+    new_cache = transformers.DynamicCache if is_fused else None
+    return TorchReference(title, load, graph, layer_prefix, new_cache)
 
 
 def user_reference(

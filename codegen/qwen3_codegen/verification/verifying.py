@@ -12,6 +12,7 @@ import numpy as np
 
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.ir.graph import Graph
+from qwen3_codegen.verification.inner_parts import with_norms
 from qwen3_codegen.verification.layer_stage import check_values
 from qwen3_codegen.verification.limits import RELATIVE_BOUND
 from qwen3_codegen.verification.logit_stage import check_greedy, check_logits, largest_difference
@@ -100,10 +101,13 @@ def verify_engine(
     if request.dump_tensors is not None:
         write_dump(request.dump_tensors, played, subject.graph, subject.facts)
     _run_ops(subject, limits, read, played, report, progress)
+    assert limits.max_model_len is not None
+    played = with_norms(subject.graph, played, limits.max_model_len)
     for reference in references(played):
         progress(reference.title, 0, 0)
         report.references.append(reference.title)
         observations = reference.observe(request.script.token_ids)
+        report.notes += observations.notes
         inside = list(check_values(subject.graph, played, observations, reference.title))
         # Values of the traced engine excuse no op of the ordinary one where the two differ.
         sound = [check.name for check in inside if not check.failed] if is_same else []

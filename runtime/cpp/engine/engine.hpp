@@ -65,6 +65,8 @@ class Engine {
   void trace(const char* name, const Tensor& value) const;
   void trace(size_t layer, const char* name, const Tensor& value) const;
   void trace_rows(size_t first_row, const char* name, const Tensor& value) const;
+  // The same for rows of a value of a layer.
+  void trace_rows(size_t layer, size_t first_row, const char* name, const Tensor& value) const;
 
   virtual const Device& device() const = 0;
 

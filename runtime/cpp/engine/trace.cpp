@@ -56,6 +56,10 @@ void append(const Device& device, const Tensor& value, std::vector<float>& eleme
   }
 }
 
+std::string name_in(size_t layer, const char* name) {
+  return "layers." + std::to_string(layer) + "." + name;
+}
+
 }  // namespace
 
 TracedValue& Trace::entry(const std::string& name) {
@@ -88,11 +92,16 @@ void Engine::trace(const char* name, const Tensor& value) const {
 
 void Engine::trace(size_t layer, const char* name, const Tensor& value) const {
   if (trace_ == nullptr) return;
-  trace_->record(device(), "layers." + std::to_string(layer) + "." + name, value);
+  trace_->record(device(), name_in(layer, name), value);
 }
 
 void Engine::trace_rows(size_t first_row, const char* name, const Tensor& value) const {
   if (trace_ != nullptr) trace_->record_rows(device(), name, first_row, value);
+}
+
+void Engine::trace_rows(size_t layer, size_t first_row, const char* name,
+                        const Tensor& value) const {
+  if (trace_ != nullptr) trace_->record_rows(device(), name_in(layer, name), first_row, value);
 }
 
 }  // namespace qwen3

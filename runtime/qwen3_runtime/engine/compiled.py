@@ -172,9 +172,9 @@ class CompiledEngine:
         """Runs one step and returns its values by name, in order, weights left out.
 
         Names are those of the graph after the passes of the engine's lowering: ``prologue.h``,
-        ``layers.3.q_rms_norm``, ``epilogue.logits``. What an engine never keeps in memory, such as
-        attention scores or the token ids, has no name here. Without logit rows there is no
-        epilogue.
+        ``layers.3.q_rms_norm``, ``epilogue.logits``, and inside a fused op
+        ``layers.3.a.k_rope``. What an engine never keeps in memory, such as attention scores or
+        the token ids, has no name here. Without logit rows there is no epilogue.
 
         Args:
             batch: The step; caches change as in ``forward``.

@@ -31,7 +31,7 @@ MAX_CHARS = 8 << 20
 """Of the output and of any one value written out; several times the longest context served."""
 MAX_SPENT = 256 << 20
 """Units of one rendering: a character built costs one, a step ``STEP``."""
-MAX_SECONDS = 10.0
+MAX_SECONDS = 4.0
 """Time of one rendering; real templates take milliseconds."""
 STEP = 64
 _MAX_DEPTH = 100

@@ -157,6 +157,20 @@ class OwnKernel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Fusion:
+    """Where an op made of several can be looked into: what its last part is given."""
+
+    inner: Callable[[Arrays, Attributes, Step], dict[str, Array]]
+    """Of the op's inputs: those values by name, which traced engines show, too."""
+    names: tuple[str, ...]
+    """Of the inner values, in order."""
+    last: str
+    """Name of the last part."""
+    result: Reference
+    """Of the inner values: the op's results."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class OpDef:
     """A row of the op table."""
 
@@ -176,6 +190,8 @@ class OpDef:
     """Keeps something per sequence between steps (a cache)."""
     kernel: OwnKernel | None = None
     """Of an op of the user's own that the native lowering carries out."""
+    fusion: Fusion | None = None
+    """Of an op that a pass makes of several."""
 
     def infer(
         self, inputs: Mapping[str, ValueType], attributes: Attributes

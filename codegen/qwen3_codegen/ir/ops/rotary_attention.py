@@ -11,6 +11,7 @@ from qwen3_codegen.ir.ops.definition import (
     AttributeKind,
     Attributes,
     Element,
+    Fusion,
     OpDef,
     Role,
     Shape,
@@ -30,15 +31,25 @@ def _shape(shapes: Shapes, attributes: Attributes) -> tuple[Shape, ...]:
     return ATTENTION.shape_rule(shapes, attributes)
 
 
-def _rotary_attention(inputs: Arrays, attributes: Attributes, step: Step) -> Array:
-    heads = {"v": inputs["v"]}
+def _heads(inputs: Arrays, attributes: Attributes, step: Step) -> dict[str, Array]:
+    """Queries and keys after norm and rotation, and values, as the attention is given them."""
+    heads = {}
     for role, norm in (("q", "q_norm"), ("k", "k_norm")):
         x = inputs[role]
         if norm in inputs:
             norm_inputs = {"x": x, "weight": inputs[norm]}
             x = _one(RMS_NORM, norm_inputs, {"eps": attributes["eps"], "offset": 0.0}, step)
-        heads[role] = _one(ROPE, {"x": x}, attributes, step)
-    return _one(ATTENTION, heads, attributes, step)
+        heads[f"{role}_rope"] = _one(ROPE, {"x": x}, attributes, step)
+    return {**heads, "v_cache": inputs["v"]}
+
+
+def _attention(heads: Arrays, attributes: Attributes, step: Step) -> Array:
+    inputs = {"q": heads["q_rope"], "k": heads["k_rope"], "v": heads["v_cache"]}
+    return _one(ATTENTION, inputs, attributes, step)
+
+
+def _rotary_attention(inputs: Arrays, attributes: Attributes, step: Step) -> Array:
+    return _attention(_heads(inputs, attributes, step), attributes, step)
 
 
 def _one(op: OpDef, inputs: Arrays, attributes: Attributes, step: Step) -> Array:
@@ -77,4 +88,10 @@ ROTARY_ATTENTION = OpDef(
         "native": calls("TransformHeads", "AppendKeyValue", "PagedAttention"),
     },
     stateful=True,
+    fusion=Fusion(
+        inner=_heads,
+        names=("q_rope", "k_rope", "v_cache"),
+        last="attention",
+        result=_attention,
+    ),
 )

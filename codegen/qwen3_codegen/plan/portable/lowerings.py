@@ -165,7 +165,7 @@ def _attention(node: Node, context: RegionContext) -> Lowered:
         raise LoweringError(
             "attention with a soft cap needs tanh, which InfiniCore does not have",
             where=node.location,
-            hint="the interpreter engine runs this model",
+            hint="the native lowering (--dev cpu) carries it out",
         )
     engine.use(node, "gemm", c=dtype, a=dtype, b=dtype)
     engine.use(node, "causal_softmax", y=dtype, x=dtype)

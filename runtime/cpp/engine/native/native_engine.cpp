@@ -1,5 +1,6 @@
 #include "engine/native/native_engine.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <string>
@@ -129,6 +130,26 @@ void NativeEngine::begin_step(const Batch& batch) {
       sequences_[group].push_back(
           {places.block_table.data + s * places.max_blocks, first_row, count, start});
       first_row += count;
+    }
+  }
+}
+
+void NativeEngine::trace_cache(size_t layer, const char* keys, const char* values) const {
+  const CacheGroup& group = cache_groups_[cache_group_of_layer_[layer]];
+  const size_t size = group.block_size, heads = group.num_key_value_heads;
+  const Tensor all_keys = Tensor::contiguous(cache_[layer].keys, group.dtype,
+                                             {options_.num_blocks, heads, group.head_dim, size});
+  const Tensor all_values = Tensor::contiguous(cache_[layer].values, group.dtype,
+                                               {options_.num_blocks, heads, size, group.head_dim});
+  for (const kernels::SequenceRows& sequence : sequences(layer)) {
+    size_t count = 0;
+    for (size_t done = 0; done < sequence.num_rows; done += count) {
+      const size_t position = sequence.start + done, slot = position % size;
+      count = std::min(size - slot, sequence.num_rows - done);
+      const auto block = static_cast<size_t>(sequence.blocks[position / size]);
+      const size_t row = sequence.first_row + done;
+      trace_rows(layer, row, keys, all_keys.at(0, block).permute({2, 0, 1}).rows(slot, count));
+      trace_rows(layer, row, values, all_values.at(0, block).permute({1, 0, 2}).rows(slot, count));
     }
   }
 }

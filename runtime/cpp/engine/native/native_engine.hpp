@@ -56,6 +56,8 @@ class NativeEngine : public EngineBase {
   const std::vector<kernels::SequenceRows>& sequences(size_t layer) const {
     return sequences_[cache_group_of_layer_[layer]];
   }
+  // Shows what the step's tokens have in a layer's cache, both [num_tokens, heads, head_dim].
+  void trace_cache(size_t layer, const char* keys, const char* values) const;
   // Brings [rows, columns] logits of the activation dtype to `host` as float32.
   void read_logits(const Tensor& logits, float* host) const;
 
