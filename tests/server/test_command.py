@@ -230,6 +230,8 @@ def test_the_guides_request(qwen):
         (["--request-timeout", "nan"], "--request-timeout is out of range"),
         (["--api-key-file", "nowhere.txt"], "nowhere.txt"),
         (["--api-key", ""], "--api-key is empty"),
+        (["--allowed-origin", "chat.example.org"], "--allowed-origin is no origin"),
+        (["--max-body-size", "much"], "this is no number of bytes"),
         (["--host", "no.such.host.invalid"], "no address to listen at"),
         (["--port", "99999"], "--port is out of range"),
     ],

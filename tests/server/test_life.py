@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -137,7 +138,11 @@ def test_a_second_signal_does_not_wait(serve, second):
             time.sleep(0.5)
             assert running.process.poll() is None
             running.process.send_signal(second)
-            assert running.process.wait(5) == 0
+            *_, error, done = filter(None, lines)
+    assert "the server is ending" in error
+    assert done == "data: [DONE]"
+    assert running.process.wait(10) == 0
+    assert "Traceback" not in running.stderr
     wait_until(lambda: not Path(f"/proc/{pid}").exists())
 
 
@@ -198,3 +203,15 @@ def test_a_port_that_is_taken(serve):
             serve(port=port)
     assert f"port {port} is in use" in str(failure.value)
     assert f"process {os.getpid()} listens there" in str(failure.value)
+
+
+def test_a_log_in_json_is_nothing_else(serve):
+    running = serve(log_format="json")
+    with running.http() as http:
+        assert http.post(CHAT, json={"messages": say("Hi")}).status_code == 200
+        assert http.get("/health").status_code == 200
+    running.wait_for("chat/completions")
+    assert running.end() == 0
+    entries = [json.loads(line) for line in running.lines]
+    assert any("is ready at" in entry["message"] for entry in entries)
+    assert [entry["path"] for entry in entries if "path" in entry] == [CHAT]

@@ -74,6 +74,7 @@ def test_any_object():
     "request_fields",
     [
         {"guided_regex": "[0-9]{3}-[a-f]+x"},
+        {"structured_outputs": {"regex": "[0-9]{3}-[a-f]+x", "json": None}},
         {"response_format": {"type": "regex", "regex": "[0-9]{3}-[a-f]+x"}},
     ],
 )
@@ -92,6 +93,16 @@ def test_grammars():
         text, is_over = say(grammar_of_wishes(fields), 3)
         assert is_over
         assert re.fullmatch("yes|no( really)*", text)
+
+
+@pytest.mark.parametrize("name", ["guided_choice", "structured_outputs"])
+def test_one_of_several_texts(name):
+    choices = ['New "York"', "Köln", "a|b*"]
+    fields = {name: choices if name == "guided_choice" else {"choice": choices}}
+    found = {say(grammar_of_wishes(fields), seed) for seed in range(12)}
+    assert all(is_over for _, is_over in found)
+    assert {text for text, _ in found} <= set(choices)
+    assert len(found) > 1
 
 
 def test_a_grammar_waits_for_the_end_of_a_thought():

@@ -49,7 +49,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--max-num-seqs",
         type=int,
         metavar="N",
-        help="most sequences in flight; default: as many as there are prompts",
+        help="most sequences in flight; default: as many as there are prompts, 16 in a server",
     )
     group.add_argument(
         "--max-num-batched-tokens", type=int, metavar="N", help="most tokens of a step"

@@ -6,8 +6,10 @@ import argparse
 import json
 import math
 import os
+import re
 from pathlib import Path
 
+from qwen3_codegen.byte_size import parse_bytes
 from qwen3_codegen.cli.model_options import add_model_options, model_arguments
 from qwen3_codegen.cli.options import refuse_unavailable
 from qwen3_codegen.errors import CodegenError
@@ -99,7 +101,10 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         help="let pages of this origin call from a browser; * is any; may be repeated",
     )
     server.add_argument(
-        "--max-body-size", type=int, default=8 << 20, metavar="BYTES", help="default: 8 MiB"
+        "--max-body-size",
+        default="8MiB",
+        metavar="SIZE",
+        help="8MiB, 20MB, or bytes; default: 8MiB",
     )
     server.add_argument(
         "--request-timeout", type=float, default=600.0, metavar="SECONDS", help="default: 600"
@@ -145,8 +150,8 @@ def run(args: argparse.Namespace) -> int:
     settings = ServerSettings(
         model_names=prepared.names,
         api_keys=api_keys,
-        allowed_origins=tuple(args.allowed_origin),
-        max_body_bytes=_positive("--max-body-size", args.max_body_size),
+        allowed_origins=tuple(map(_origin, args.allowed_origin)),
+        max_body_bytes=parse_bytes(args.max_body_size, "--max-body-size"),
         max_queue=_positive("--max-queue", args.max_queue),
         request_seconds=_positive("--request-timeout", args.request_timeout),
         drain_seconds=_positive("--drain-timeout", args.drain_timeout),
@@ -177,12 +182,29 @@ def _api_keys(args: argparse.Namespace) -> frozenset[str]:
         )
     keys = [*args.api_key, os.environ.get(_KEY_VARIABLE, "")]
     if args.api_key_file is not None:
-        lines = args.api_key_file.read_text(encoding="utf-8").splitlines()
+        lines = _lines_of(args.api_key_file)
         found = [line.partition("#")[0].strip() for line in lines]
         if not any(found):
             raise CodegenError("there is no key in this file", where=args.api_key_file)
         keys += found
     return frozenset(key for key in keys if key)
+
+
+def _lines_of(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise CodegenError("--api-key-file cannot be read", where=path, got=reason) from None
+
+
+def _origin(given: str) -> str:
+    """Browsers send a scheme, a host and a port; anything else never matches."""
+    if given != "*" and not re.fullmatch(r"https?://[^/\s]+", given):
+        raise CodegenError(
+            "--allowed-origin is no origin", got=given, expected="such as https://chat.example.org"
+        )
+    return given
 
 
 def _template_arguments(args: argparse.Namespace) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import uuid
 from typing import Any
@@ -20,6 +19,9 @@ from qwen3_runtime.server.streams import unless_disconnected
 from qwen3_runtime.server.wire import JsonResponse
 
 __all__ = ["embedding_router"]
+
+_MAX_INPUTS = 2048
+"""As OpenAI's; they are made one after another."""
 
 
 def embedding_router(model: ServedModel) -> APIRouter:
@@ -47,9 +49,11 @@ async def _embeddings(model: ServedModel, body: EmbeddingRequest) -> dict[str, A
             code="embeddings_not_enabled",
         )
     if body.dimensions is not None:
-        raise ApiError(400, "vectors have the model's own size", param="dimensions")
+        raise ApiError(
+            400, "vectors have the model's own size; leave dimensions out", param="dimensions"
+        )
     prompts = []
-    for index, prompt in enumerate(prompt_list(body.input, "input")):
+    for index, prompt in enumerate(prompt_list(body.input, "input", _MAX_INPUTS)):
         ids = await model.encode(prompt) if isinstance(prompt, str) else prompt
         prompts.append(check_ids(ids, facts.vocab_size, f"input[{index}]"))
         if len(ids) > facts.max_model_len:
@@ -60,7 +64,7 @@ async def _embeddings(model: ServedModel, body: EmbeddingRequest) -> dict[str, A
                 param="input",
                 code="context_length_exceeded",
             )
-    vectors = await _vectors(model, prompts)
+    vectors = [await model.client.embed(f"vector-{uuid.uuid4().hex}", prompt) for prompt in prompts]
     as_text = body.encoding_format == "base64"
     num_tokens = sum(map(len, prompts))
     return {
@@ -76,18 +80,6 @@ async def _embeddings(model: ServedModel, body: EmbeddingRequest) -> dict[str, A
         "model": name,
         "usage": {"prompt_tokens": num_tokens, "total_tokens": num_tokens},
     }
-
-
-async def _vectors(model: ServedModel, prompts: list[list[int]]) -> list[FloatRows]:
-    tasks = [
-        asyncio.create_task(model.client.embed(f"vector-{uuid.uuid4().hex}", prompt))
-        for prompt in prompts
-    ]
-    try:
-        return list(await asyncio.gather(*tasks))
-    finally:
-        for task in tasks:
-            task.cancel()
 
 
 def _base64(vector: FloatRows) -> str:

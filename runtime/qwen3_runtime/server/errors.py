@@ -96,7 +96,7 @@ def api_error(error: Exception) -> ApiError:
         case TokenizerError():
             return ApiError(400, _sentence(error))
         case EngineGoneError():
-            return ApiError(503, "the engine is gone; the server's log says why", code="failed")
+            return ApiError(503, f"{error.message}; the server's log says more", code="failed")
         case RuntimeFault():
             _log.error("%s", error)
             return ApiError(500, "the engine failed; the server's log has the details")

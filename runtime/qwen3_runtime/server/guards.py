@@ -23,6 +23,7 @@ _log = logging.getLogger("qwen3_codegen.server")
 
 _OPEN_PATHS = frozenset({"/health", "/version", "/favicon.ico", *PAGE_PATHS})
 """Open without a key: what probes and a page that asks for the key need."""
+_PROBED_PATHS = frozenset({"/health", "/metrics"})
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
 _MAX_PATH = 200
 _MAX_DISCARDED = 8
@@ -153,7 +154,10 @@ def _request_id(headers: Headers) -> str:
 
 def _log_request(scope: Scope, request_id: str, status: int, seconds: float) -> None:
     path = printable(scope["path"][:_MAX_PATH]).replace("\n", "\\n")
-    _log.info(
+    # Probes come every few seconds for as long as the server runs.
+    is_probe = path in _PROBED_PATHS and status == 200
+    _log.log(
+        logging.DEBUG if is_probe else logging.INFO,
         "%s %s %s %d %.3f s",
         request_id,
         scope["method"],

@@ -9,7 +9,6 @@ import math
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ import uvicorn
 from qwen3_runtime.errors import EngineError
 from qwen3_runtime.sampling import SamplingParams
 from qwen3_runtime.server.app import create_app
-from qwen3_runtime.server.logs import log_to_stderr
+from qwen3_runtime.server.logs import log_to_stderr, say
 from qwen3_runtime.server.model import ServedModel
 from qwen3_runtime.server.settings import ServerSettings
 from qwen3_runtime.serving import EngineClient, EngineLoader
@@ -74,8 +73,9 @@ def serve(
         EngineError: The address cannot be listened at.
     """
     listener = _listen(host, port)
+    log_to_stderr(settings.log_format)
     url = _url(host, listener.getsockname()[1])
-    client = EngineClient(load, max_queue=settings.max_queue, on_progress=_say)
+    client = EngineClient(load, max_queue=settings.max_queue, on_progress=say)
     model = ServedModel(
         client=client,
         settings=settings,
@@ -87,7 +87,6 @@ def serve(
         tool_format=tool_format,
         reasoning_format=reasoning_format,
     )
-    log_to_stderr(settings.log_format)
     config = uvicorn.Config(
         create_app(model),
         host=host,
@@ -120,17 +119,20 @@ class _Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Called by a signal; the second one does not wait."""
         if self._model.is_draining:
-            self.should_exit = self.force_exit = True
+            self._deadline = -math.inf
             return
-        _say(f"ending; requests on their way: {self._model.num_in_flight}")
+        say(f"ending; requests on their way: {self._model.num_in_flight}")
         self._model.is_draining = True
         self._deadline = time.monotonic() + self._model.settings.drain_seconds
 
     async def on_tick(self, counter: int) -> bool:
         """Called ten times a second."""
-        is_done = self._model.num_in_flight == 0 or time.monotonic() >= self._deadline
-        if self._model.is_draining and is_done:
-            self.should_exit = True
+        if self._model.is_draining:
+            is_late = time.monotonic() >= self._deadline
+            if is_late and not self.should_exit:
+                self._model.client.give_up()
+            if is_late or self._model.num_in_flight == 0:
+                self.should_exit = True
         return await super().on_tick(counter)
 
 
@@ -156,15 +158,15 @@ async def _watch(server: _Server, model: ServedModel, url: str) -> None:
     # second; the engine's process has been started and keeps its place.
     os.nice(_NICENESS)
     if not _is_loopback(server.config.host) and not model.settings.api_keys:
-        _say("note: no API key is set, so whoever reaches this machine may use the model")
-    _say(f"{url} answers 503 until the model is loaded")
+        say("note: no API key is set, so whoever reaches this machine may use the model")
+    say(f"{url} answers 503 until the model is loaded")
     try:
         await model.client.wait_until_loaded()
-        _say(_welcome(model, url))
+        say(_welcome(model, url))
         await model.client.wait_until_gone()
     except EngineError as error:
         if not model.is_draining:
-            print(f"error: {model.client.failure or error}", file=sys.stderr, flush=True)
+            say(f"error: {model.client.failure or error}")
         server.should_exit = True
         raise
 
@@ -192,10 +194,6 @@ def _welcome(model: ServedModel, url: str) -> str:
         f'  print(client.chat.completions.create(model="{name}", messages=messages))',
     ]
     return "\n".join(lines)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 # ---- the socket -----------------------------------------------------------------------------

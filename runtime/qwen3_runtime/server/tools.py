@@ -30,6 +30,9 @@ def tool_wish(body: ChatCompletionRequest) -> ToolWish:
     Raises:
         ApiError: 400 where they say nothing that can be followed.
     """
+    for old, new in (("functions", "tools"), ("function_call", "tool_choice")):
+        if getattr(body, old):
+            raise ApiError(400, f"{old} is not supported; use {new}", param=old)
     tools = tuple(body.tools or ())
     functions = {_name(tool, index): tool["function"] for index, tool in enumerate(tools)}
     choice = body.tool_choice or ("auto" if tools else "none")

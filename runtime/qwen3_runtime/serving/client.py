@@ -188,6 +188,10 @@ class EngineClient:
         self._hang_up()
         self._lose("the engine was stopped")
 
+    def give_up(self) -> None:
+        """Ends what is on its way with an error, because nobody is to wait for it any longer."""
+        self._lose("the server is ending")
+
     def _require_ready(self) -> None:
         if self.state is not EngineState.READY:
             raise EngineGoneError(
@@ -219,7 +223,10 @@ class EngineClient:
             received: News = news.recv()
         except (EOFError, OSError):
             self._hang_up()
-            self._lose("the engine's process is gone")
+            message = "the engine's process is gone"
+            self.failure = self.failure or message
+            self._turn(EngineState.FAILED)
+            self._lose(message)
             return
         self._take(received)
 
@@ -266,10 +273,7 @@ class EngineClient:
             future.set_result(result)
 
     def _lose(self, message: str) -> None:
-        """The process is gone: nobody waits for what will not come."""
-        if self.state is not EngineState.STOPPED:
-            self.failure = self.failure or message
-            self._turn(EngineState.FAILED)
+        """Nobody waits for what will not come."""
         for request_id, stream in self._streams.items():
             stream.fail([request_id], EngineGoneError(message))
         for request_id in list(self._vectors):

@@ -14,9 +14,10 @@ __all__ = ["GRAMMAR_FIELDS", "WHITESPACE_PATTERN", "grammar_of_tools", "grammar_
 WHITESPACE_PATTERN = r"[ \t\n\r]{0,100}"
 """Between parts of JSON, unless a schema has its own: small models fill whole answers with it."""
 
-_EXTENSIONS = {"guided_regex": "regex", "guided_grammar": "lark", "guided_json": "json_schema"}
+_KINDS = {"regex": "regex", "grammar": "lark", "json": "json_schema", "choice": "choice"}
+_EXTENSIONS = {f"guided_{name}": kind for name, kind in _KINDS.items()}
 """vLLM's names of request fields, and the kinds they stand for."""
-GRAMMAR_FIELDS = {"response_format", *_EXTENSIONS}
+GRAMMAR_FIELDS = {"response_format", "structured_outputs", *_EXTENSIONS}
 """Fields of a request that ``grammar_of_wishes`` reads."""
 
 
@@ -27,7 +28,8 @@ def grammar_of_wishes(
 
     ``response_format`` is OpenAI's (``text``, ``json_object``, ``json_schema``), or
     ``{"type": "regex", "regex": ...}`` and ``{"type": "grammar", "grammar": ...}`` (Lark); the
-    extensions are vLLM's ``guided_json``, ``guided_regex`` and ``guided_grammar``.
+    extensions are vLLM's ``guided_json``, ``guided_regex``, ``guided_grammar`` and
+    ``guided_choice``, and ``structured_outputs`` with the same names less ``guided_``.
 
     Args:
         request: Fields of the request.
@@ -41,6 +43,7 @@ def grammar_of_wishes(
         for name, kind in _EXTENSIONS.items()
         if request.get(name) is not None
     ]
+    found += _of_structured_outputs(request.get("structured_outputs"))
     wish = request.get("response_format")
     if wish is not None:
         found.append(("response_format", *_of_format(wish)))
@@ -52,10 +55,37 @@ def grammar_of_wishes(
             "an answer follows one grammar", got=", ".join(name for name, _, _ in found)
         )
     ((name, kind, value),) = found
+    if kind == "choice":
+        kind, value = "lark", _one_of(value, name)
     text = value if isinstance(value, str) else json.dumps(value)
     if kind in ("regex", "lark") and not isinstance(value, str):
         raise RequestError("this is no text", where=name, got=type(value).__name__)
     return GrammarSpec(kind=kind, text=text, field=name, after_token_ids=tuple(after_token_ids))
+
+
+def _of_structured_outputs(wish: object) -> list[tuple[str, str, object]]:
+    if wish is None:
+        return []
+    name = "structured_outputs"
+    if not isinstance(wish, Mapping):
+        raise RequestError("this is no record", where=name, got=type(wish).__name__)
+    wanted = {key: value for key, value in wish.items() if value is not None}
+    if unknown := wanted.keys() - _KINDS.keys():
+        raise RequestError(
+            "there is no such structured output",
+            where=name,
+            got=", ".join(sorted(map(str, unknown))),
+            expected=", ".join(_KINDS),
+        )
+    return [(f"{name}.{key}", _KINDS[key], value) for key, value in wanted.items()]
+
+
+def _one_of(choices: object, where: str) -> str:
+    """A grammar of one text among several."""
+    texts = choices if isinstance(choices, list) else []
+    if not texts or not all(isinstance(each, str) and each for each in texts):
+        raise RequestError("choices are a list of texts", where=where, got=repr(choices)[:80])
+    return "start: " + " | ".join(json.dumps(each, ensure_ascii=False) for each in texts)
 
 
 def _of_format(wish: object) -> tuple[str, object]:
