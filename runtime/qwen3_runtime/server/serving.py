@@ -165,8 +165,9 @@ async def _watch(server: _Server, model: ServedModel, url: str) -> None:
         say(_welcome(model, url))
         await model.client.wait_until_gone()
     except EngineError as error:
-        if not model.is_draining:
-            say(f"error: {model.client.failure or error}")
+        if model.is_draining:
+            return
+        say(f"error: {model.client.failure or error}")
         server.should_exit = True
         raise
 

@@ -224,8 +224,9 @@ class EngineClient:
         except (EOFError, OSError):
             self._hang_up()
             message = "the engine's process is gone"
-            self.failure = self.failure or message
-            self._turn(EngineState.FAILED)
+            if self.state is not EngineState.STOPPED:
+                self.failure = self.failure or message
+                self._turn(EngineState.FAILED)
             self._lose(message)
             return
         self._take(received)
