@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qwen3_runtime.errors import printable
-from qwen3_runtime.server.errors import ApiError, error_response
+from qwen3_runtime.server.errors import ApiError, error_response, is_messages_path
 from qwen3_runtime.server.model import ServedModel
 from qwen3_runtime.server.page import PAGE_PATHS
 
@@ -49,6 +49,9 @@ class Guards:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(Headers(scope=scope))
+        ids = {"X-Request-Id": request_id}
+        if is_messages_path(scope["path"]):
+            ids["Request-Id"] = request_id  # as Anthropic's clients know it
         started = time.perf_counter()
         status = 0
 
@@ -56,7 +59,7 @@ class Guards:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                MutableHeaders(scope=message).update(ids)
             await send(message)
 
         self._model.num_in_flight += 1
@@ -73,7 +76,7 @@ class Guards:
         if refusal is None and scope["method"] in ("POST", "PUT", "PATCH"):
             refusal = await self._unreadable(headers, body)
         if refusal is not None:
-            await error_response(refusal)(scope, receive, send)
+            await error_response(refusal, scope["path"])(scope, receive, send)
             return
         await self._app(scope, body.receive, send)
 
