@@ -14,6 +14,8 @@ ROUTES = (
     "/v1/completions",
     "/v1/models/{name}",
     "/v1/embeddings",
+    "/v1/messages",
+    "/v1/messages/count_tokens",
     "/tokenize",
     "/detokenize",
 )

@@ -14,6 +14,7 @@ from qwen3_runtime.server.completions import completion_router
 from qwen3_runtime.server.embeddings import embedding_router
 from qwen3_runtime.server.errors import install_handlers
 from qwen3_runtime.server.guards import Guards
+from qwen3_runtime.server.messages import messages_router
 from qwen3_runtime.server.metrics import Metrics
 from qwen3_runtime.server.model import ServedModel
 from qwen3_runtime.server.page import page_router
@@ -42,6 +43,7 @@ def create_app(model: ServedModel) -> FastAPI:
     metrics = Metrics(model.client)
     install_handlers(app)
     app.include_router(chat_router(model, metrics))
+    app.include_router(messages_router(model, metrics))
     app.include_router(completion_router(model, metrics))
     app.include_router(embedding_router(model))
     app.include_router(service_router(model, metrics))

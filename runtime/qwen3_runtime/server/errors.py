@@ -1,4 +1,4 @@
-"""Failures as OpenAI's error object, with the status clients act on."""
+"""Failures as OpenAI's error object, on Anthropic's routes as its, with the right status."""
 
 from __future__ import annotations
 
@@ -26,7 +26,14 @@ from qwen3_runtime.server.protocol import (
 )
 from qwen3_runtime.server.wire import JsonResponse
 
-__all__ = ["ApiError", "api_error", "error_response", "install_handlers"]
+__all__ = [
+    "ApiError",
+    "api_error",
+    "error_response",
+    "install_handlers",
+    "is_messages_path",
+    "messages_error",
+]
 
 _log = logging.getLogger("qwen3_codegen.server")
 
@@ -49,6 +56,16 @@ _TYPES = {
     429: "rate_limit_error",
     500: "server_error",
     503: "server_error",
+}
+
+_MESSAGES_TYPES = {
+    401: "authentication_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
 }
 
 
@@ -82,6 +99,22 @@ class ApiError(Exception):
                 "code": self.code,
             }
         }
+
+
+def messages_error(error: ApiError) -> dict[str, Any]:
+    """Returns a failure as Anthropic's error object, which has no place for the field's name."""
+    text = error.message
+    if error.param is not None and error.param not in text:
+        text = f"{error.param}: {text}"
+    if error.code == "context_length_exceeded":  # coding agents know it by these words
+        text = f"prompt is too long: {text}"
+    kind = _MESSAGES_TYPES.get(error.status, "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": text}}
+
+
+def is_messages_path(path: str) -> bool:
+    """Returns whether a path is one of Anthropic's API."""
+    return path == "/v1/messages" or path.startswith("/v1/messages/")
 
 
 def api_error(error: Exception) -> ApiError:
@@ -129,10 +162,10 @@ def _sentence(error: RuntimeFault) -> str:
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Lets every failure of a route end in OpenAI's error object."""
+    """Lets every failure of a route end in an error object."""
 
     async def answer(request: Request, error: Exception) -> JsonResponse:
-        return error_response(api_error(error))
+        return error_response(api_error(error), request.url.path)
 
     async def invalid(request: Request, error: Exception) -> JsonResponse:
         assert isinstance(error, RequestValidationError)
@@ -142,14 +175,14 @@ def install_handlers(app: FastAPI) -> None:
         message = "the body is no valid JSON" if is_json else str(first.get("msg", "invalid"))
         param = None if is_json or not place else ".".join(place)
         text = message if param is None else f"{param[:200]}: {message}"
-        return error_response(ApiError(400, text, param=param))
+        return error_response(ApiError(400, text, param=param), request.url.path)
 
     async def http(request: Request, error: Exception) -> JsonResponse:
         assert isinstance(error, HTTPException)
         text = str(error.detail)
         if error.status_code in (404, 405):
             text = f"there is no {request.method} {request.url.path}"
-        return error_response(ApiError(error.status_code, text), error.headers)
+        return error_response(ApiError(error.status_code, text), request.url.path, error.headers)
 
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
@@ -157,11 +190,14 @@ def install_handlers(app: FastAPI) -> None:
         app.add_exception_handler(kind, answer)
 
 
-def error_response(error: ApiError, headers: Mapping[str, str] | None = None) -> JsonResponse:
-    """Returns a failure as an answer, with the headers its status asks for."""
+def error_response(
+    error: ApiError, path: str, headers: Mapping[str, str] | None = None
+) -> JsonResponse:
+    """Returns a failure as an answer, in the form of its route, with the headers it asks for."""
     own = {
         401: {"WWW-Authenticate": "Bearer"},
         429: {"Retry-After": "1"},
         503: {"Retry-After": "1"},
     }
-    return JsonResponse(error.body, error.status, {**(headers or {}), **own.get(error.status, {})})
+    body = messages_error(error) if is_messages_path(path) else error.body
+    return JsonResponse(body, error.status, {**(headers or {}), **own.get(error.status, {})})

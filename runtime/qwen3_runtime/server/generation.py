@@ -69,6 +69,7 @@ class _Text:
             prompt_logprobs=output.prompt_logprobs,
             num_cached_tokens=output.num_cached_tokens,
             finish_reason=reason,
+            stopped_by=self.stop.stopped_by,
             has_end_token=output.finish_reason == "stop",
         )
 

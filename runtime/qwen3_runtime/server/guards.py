@@ -13,7 +13,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from qwen3_runtime.errors import printable
-from qwen3_runtime.server.errors import ApiError, api_error, error_response
+from qwen3_runtime.server.errors import ApiError, api_error, error_response, is_messages_path
 from qwen3_runtime.server.model import ServedModel
 from qwen3_runtime.server.page import PAGE_PATHS
 
@@ -50,6 +50,9 @@ class Guards:
             await self._app(scope, receive, send)
             return
         request_id = _request_id(Headers(scope=scope))
+        ids = {"X-Request-Id": request_id}
+        if is_messages_path(scope["path"]):
+            ids["Request-Id"] = request_id  # as Anthropic's clients know it
         started = time.perf_counter()
         status = 0
 
@@ -57,7 +60,7 @@ class Guards:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = request_id
+                MutableHeaders(scope=message).update(ids)
             await send(message)
 
         self._model.num_in_flight += 1
@@ -67,7 +70,7 @@ class Guards:
             if status:
                 raise  # half an answer is none: the connection is cut
             # Raised on, it would cut a connection whose next request the client has sent already.
-            await error_response(api_error(error))(scope, receive, send_with_id)
+            await error_response(api_error(error), scope["path"])(scope, receive, send_with_id)
         finally:
             self._model.num_in_flight -= 1
             _log_request(scope, request_id, status, time.perf_counter() - started)
@@ -79,7 +82,7 @@ class Guards:
         if refusal is None and scope["method"] in ("POST", "PUT", "PATCH"):
             refusal = await self._unreadable(headers, body)
         if refusal is not None:
-            await error_response(refusal)(scope, receive, send)
+            await error_response(refusal, scope["path"])(scope, receive, send)
             return
         await self._app(scope, body.receive, send)
 

@@ -21,5 +21,7 @@ class TextPiece:
     num_cached_tokens: int = 0
     finish_reason: str | None = None
     """``stop`` or ``length`` on the last piece."""
+    stopped_by: str | None = None
+    """The stop string that ended the answer, on the last piece."""
     has_end_token: bool = False
     """Whether the last token is what ended the answer, and no part of its text."""

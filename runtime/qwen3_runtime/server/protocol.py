@@ -11,6 +11,7 @@ __all__ = [
     "CompletionRequest",
     "DetokenizeRequest",
     "EmbeddingRequest",
+    "Number",
     "SamplingFields",
     "StreamOptions",
     "TokenizeRequest",

@@ -11,7 +11,7 @@ from qwen3_runtime.sampling.grammar import GrammarSpec
 from qwen3_runtime.server.errors import ApiError
 from qwen3_runtime.server.generation import Answers, AnswerWish, submit_answers
 from qwen3_runtime.server.metrics import Metrics
-from qwen3_runtime.server.model import ServedModel
+from qwen3_runtime.server.model import RenderedChat, ServedModel
 from qwen3_runtime.server.params import num_choices, sampling_params
 from qwen3_runtime.server.pieces import TextPiece
 from qwen3_runtime.server.protocol import ChatCompletionRequest
@@ -20,7 +20,7 @@ from qwen3_runtime.server.tools import ToolWish, tool_wish
 from qwen3_runtime.server.usage import Usage
 from qwen3_runtime.structured import GRAMMAR_FIELDS, grammar_of_tools, grammar_of_wishes
 
-__all__ = ["ChatTurn", "Choice", "begin_turn"]
+__all__ = ["ChatTurn", "Choice", "begin_turn", "render_turn"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,7 @@ async def begin_turn(model: ServedModel, metrics: Metrics, body: ChatCompletionR
     tools = tool_wish(body)
     num_top = _num_top_logprobs(body)
     limit = _token_limit(body)
-    rendered = await model.render_chat(
-        body.messages,
-        tools=list(tools.tools) or None,
-        template_arguments=body.chat_template_kwargs,
-        add_generation_prompt=body.add_generation_prompt is not False,
-    )
+    rendered = await render_turn(model, body, tools)
     thought = await thought_of(model, rendered.text)
     params = sampling_params(
         body,
@@ -84,6 +79,22 @@ async def begin_turn(model: ServedModel, metrics: Metrics, body: ChatCompletionR
     ]
     answers = await submit_answers(model, metrics, wishes)
     return ChatTurn(name, choices, Usage(len(rendered.token_ids)), answers)
+
+
+async def render_turn(
+    model: ServedModel, body: ChatCompletionRequest, tools: ToolWish
+) -> RenderedChat:
+    """Returns a conversation as the model reads it, tools included.
+
+    Raises:
+        RuntimeFault: The messages are no conversation, or the chat template fails.
+    """
+    return await model.render_chat(
+        body.messages,
+        tools=list(tools.tools) or None,
+        template_arguments=body.chat_template_kwargs,
+        add_generation_prompt=body.add_generation_prompt is not False,
+    )
 
 
 def _num_top_logprobs(body: ChatCompletionRequest) -> int:
