@@ -13,7 +13,9 @@ import pydantic
 import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 
+from qwen3_runtime.chat import AnswerDelta, ToolCallDelta
 from qwen3_runtime.server.protocol import ResponsesRequest
+from qwen3_runtime.server.responses_output import Output
 from qwen3_runtime.server.responses_request import response_wish
 from tests.server.live import assert_idle, metric, say
 from tests.server.test_bad_input import error_of
@@ -289,6 +291,19 @@ def test_events_of_calls(client):
     assert [event.name for event in done] == ["get_weather"] * 2
 
 
+def test_the_end_of_a_call_beside_what_comes_after():
+    output = Output({})
+    first, more = ToolCallDelta(0, "call_1", "f", "{"), ToolCallDelta(0, None, None, "}")
+    after = AnswerDelta(content="Done.", tool_calls=(more,))
+    events = [*output.add(AnswerDelta(tool_calls=(first,)), []), *output.add(after, [])]
+    events += output.finish("completed")
+    call, message = output.body()
+    assert (call["arguments"], call["status"]) == ("{}", "completed")
+    assert message["content"][0]["text"] == "Done."
+    done = [e["item"] for e in events if e["type"] == "response.output_item.done"]
+    assert done == [call, message]
+
+
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "get_weather"}])
 def test_calls_that_must_be(client, choice):
     answer = client.responses.create(
@@ -527,14 +542,21 @@ def test_refusals_say_why(client):
     assert long.value.code == "context_length_exceeded"
 
 
-def test_numbers_that_json_has_not(http):
-    tools = json.dumps([{**TOOL, "parameters": {"maximum": "?"}}]).replace('"?"', "NaN")
+@pytest.mark.parametrize("stream", ["false", "true"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        '"text": {"verbosity": NaN}',
+        '"tools": [{"type": "function", "name": "f", "parameters": {"maximum": Infinity}}]',
+    ],
+)
+def test_numbers_that_json_has_not(http, field, stream):
     sent = http.post(
         RESPONSES,
-        content=f'{{"input": "Hi", "tools": {tools}}}',
+        content=f'{{"input": "Hi", "stream": {stream}, {field}}}',
         headers={"Content-Type": "application/json"},
     )
-    error_of(sent, 400)
+    assert "none that JSON has" in error_of(sent, 400)["message"]
 
 
 # ---- failures -------------------------------------------------------------------------------
