@@ -58,6 +58,7 @@ def test_the_node_client(server, http, client_folder):
     whole = found["whole"]["choices"][0]
     assert whole["message"]["content"] == found["streamed"]["content"] == "Grüße, 世界 🙂"
     assert whole["message"]["reasoning_content"] == found["streamed"]["reasoning"] == "let me see"
+    assert found["responded"] == "Grüße, 世界 🙂"
     assert found["streamed"]["reasons"] == [whole["finish_reason"]] == ["stop"]
     usage = found["streamed"]["usage"]
     assert usage["completion_tokens"] == found["whole"]["usage"]["completion_tokens"]

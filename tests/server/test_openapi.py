@@ -11,6 +11,7 @@ from tests.server.live import assert_idle
 
 ROUTES = (
     "/v1/chat/completions",
+    "/v1/responses",
     "/v1/completions",
     "/v1/models/{name}",
     "/v1/embeddings",

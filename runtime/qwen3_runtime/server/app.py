@@ -18,6 +18,7 @@ from qwen3_runtime.server.messages import messages_router
 from qwen3_runtime.server.metrics import Metrics
 from qwen3_runtime.server.model import ServedModel
 from qwen3_runtime.server.page import page_router
+from qwen3_runtime.server.responses import responses_router
 from qwen3_runtime.server.service import service_router
 
 __all__ = ["create_app"]
@@ -44,6 +45,7 @@ def create_app(model: ServedModel) -> FastAPI:
     install_handlers(app)
     app.include_router(chat_router(model, metrics))
     app.include_router(messages_router(model, metrics))
+    app.include_router(responses_router(model, metrics))
     app.include_router(completion_router(model, metrics))
     app.include_router(embedding_router(model))
     app.include_router(service_router(model, metrics))

@@ -68,7 +68,7 @@ class _ChatCompletion:
         choice = self._choices[index]
         self._usage.add(piece)
         choice.deltas.append(choice.take(piece))
-        choice.logprobs += _shown_logprobs(piece)
+        choice.logprobs += piece.shown_logprobs
 
     def body(self) -> dict[str, Any]:
         """See ``Completion``."""
@@ -97,7 +97,7 @@ class _ChatCompletion:
         choice = self._choices[index]
         self._usage.add(piece)
         delta = choice.take(piece)
-        logprobs = self._logprobs(_shown_logprobs(piece))
+        logprobs = self._logprobs(piece.shown_logprobs)
         if delta or logprobs:
             yield self._chunk(index, self._delta(delta), logprobs)
         if choice.finish_reason is not None:
@@ -164,8 +164,3 @@ class _ChatCompletion:
             "finish_reason": finish_reason,
         }
         return {**self._chunk_head, "choices": [choice]}
-
-
-def _shown_logprobs(piece: TextPiece) -> Sequence[TokenLogprobs]:
-    """Those of the content: joined, the tokens are its text."""
-    return piece.logprobs[:-1] if piece.has_end_token else piece.logprobs

@@ -25,3 +25,8 @@ class TextPiece:
     """The stop string that ended the answer, on the last piece."""
     has_end_token: bool = False
     """Whether the last token is what ended the answer, and no part of its text."""
+
+    @property
+    def shown_logprobs(self) -> tuple[TokenLogprobs, ...]:
+        """Those of the text: joined, the tokens are the text."""
+        return self.logprobs[:-1] if self.has_end_token else self.logprobs

@@ -30,6 +30,10 @@ for await (const chunk of stream) {
 const runner = client.chat.completions.stream({ model, messages: call, tools });
 const called = (await runner.finalChatCompletion()).choices[0];
 
+// Its accumulator for responses, too.
+const responses = client.responses.stream({ model, input: plain });
+const responded = (await responses.finalResponse()).output.at(-1).content[0].text;
+
 const left = await client.chat.completions.create({ model, messages: plain, stream: true });
 for await (const _ of left) break;
 
@@ -40,4 +44,4 @@ try {
   error = { name: caught.constructor.name, status: caught.status, code: caught.code };
 }
 
-console.log(JSON.stringify({ models, whole, streamed, called, error }));
+console.log(JSON.stringify({ models, whole, streamed, called, responded, error }));
