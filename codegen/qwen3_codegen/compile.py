@@ -67,6 +67,8 @@ class CompileOptions:
 
     dtype: DType | None = None
     """None takes the model's own where the device has it."""
+    activation_dtype: DType | None = None
+    """Of values between ops; None leaves the choice to the model."""
     kv_cache_dtype: DType | None = None
     """Of keys and values; None takes the dtype of the activations."""
     infinicore: str = EMBEDDED
@@ -151,6 +153,7 @@ def plan_model(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> 
         ignored_tensors=spec.architecture.checkpoint.ignore,
         spec_facts=_spec_facts(spec),
         overrides=_overrides(spec),
+        activation_dtype=options.activation_dtype,
         kv_cache_dtype=options.kv_cache_dtype,
         digests={"spec": content_digest(spec), "device": content_digest(device)},
         trace=options.trace,
@@ -294,6 +297,8 @@ def _command(spec: ModelSpec, device: DeviceSpec, options: CompileOptions) -> st
         words += ["--ignore-config-key", key]
     if options.dtype is not None:
         words += ["--dtype", options.dtype.value]
+    if options.activation_dtype is not None:
+        words += ["--activation-dtype", options.activation_dtype.value]
     if options.kv_cache_dtype is not None:
         words += ["--kv-cache-dtype", options.kv_cache_dtype.value]
     if options.infinicore != EMBEDDED:

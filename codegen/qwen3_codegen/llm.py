@@ -48,8 +48,12 @@ class LLM:
         dev: Device name, alias or YAML file.
         dtype: ``auto`` (the checkpoint's), ``float32``, ``bfloat16`` or ``float16``; the
             interpreter computes in float32.
-        kv_cache_dtype: What keys and values are kept in: ``auto`` (as ``dtype``; in mixtures of
-            experts ``float32``), or another dtype in the native lowering.
+        activation_dtype: What values between ops are kept in: ``auto`` (as ``dtype``; in mixtures
+            of experts ``float32``), or in the native lowering ``float32`` or ``dtype`` itself.
+            Float32 beside half-precision matrices is for models that magnify rounding: more exact,
+            at twice the memory for keys and values and without products of AVX512_BF16.
+        kv_cache_dtype: What keys and values are kept in: ``auto`` (as values between ops), or
+            another dtype in the native lowering.
         quant: Weight quantisation; none is available in this version.
         ndev: Number of devices; one in this version.
         max_num_seqs: Most sequences in flight.
@@ -80,6 +84,7 @@ class LLM:
         *,
         dev: str = "cpu",
         dtype: str = "auto",
+        activation_dtype: str = "auto",
         kv_cache_dtype: str = "auto",
         quant: str | None = None,
         ndev: int = 1,
@@ -102,6 +107,7 @@ class LLM:
         op_folders = folders_of_ops(ops)
         options = CompileOptions(
             dtype=dtype_or_auto(dtype),
+            activation_dtype=dtype_or_auto(activation_dtype, "activation_dtype"),
             kv_cache_dtype=dtype_or_auto(kv_cache_dtype, "kv_cache_dtype"),
             infinicore=infinicore,
             release=infinicore_api,

@@ -120,10 +120,8 @@ def refuse_compiled_options(dev: str, options: CompileOptions) -> None:
     usual = CompileOptions()
     given = {
         "dev": (dev, "cpu"),
-        "kv_cache_dtype": (
-            options.kv_cache_dtype.value if options.kv_cache_dtype else "auto",
-            "auto",
-        ),
+        "activation_dtype": (_name_or_auto(options.activation_dtype), "auto"),
+        "kv_cache_dtype": (_name_or_auto(options.kv_cache_dtype), "auto"),
         "infinicore": (options.infinicore, usual.infinicore),
         "infinicore_api": (options.release, usual.release),
         "isa": (options.isa, usual.isa),
@@ -136,6 +134,10 @@ def refuse_compiled_options(dev: str, options: CompileOptions) -> None:
             got=", ".join(idle),
             hint="leave them out, or leave the interpreter out",
         )
+
+
+def _name_or_auto(dtype: DType | None) -> str:
+    return dtype.value if dtype else "auto"
 
 
 def in_float32(spec: ModelSpec) -> tuple[ModelSpec, tuple[str, ...]]:

@@ -34,6 +34,15 @@ def cli(forked_cli):
             ["--dev", "mlu", "--kv-cache-dtype", "bf16"],
             r"portable lowering keeps keys and values .*(?s:.*kv_cache_dtype bfloat16)",
         ),
+        (["--activation-dtype", "int8"], r"unknown dtype 'int8'.*(?s:.*bfloat16)"),
+        (
+            ["--dev", "mlu", "--activation-dtype", "f32"],
+            r"portable lowering keeps activations .*(?s:.*activation_dtype float32)",
+        ),
+        (
+            ["--dtype", "bf16", "--activation-dtype", "f16"],
+            r"beside bfloat16 matrices .*(?s:.*activation_dtype float16.*auto, bfloat16, float32)",
+        ),
         (["--dtype", "float8"], r"float8"),
         (["--dev", "ascend", "--dtype", "bf16"], r"does not compute in bfloat16"),
         (["--set", "hidden_size"], r"KEY=VALUE"),
@@ -217,6 +226,10 @@ def test_other_commands(arguments, says, cli, tmp_path):
         (["--token-ids", "1", "--stop", "a"], r"tokenizer"),
         (["--prompt-file", "nowhere.txt"], r"nowhere\.txt"),
         (["--engine", "magic"], r"magic"),
+        (
+            ["--token-ids", "1", "--dev", "mlu", "--activation-dtype", "f32"],
+            r"portable lowering keeps activations",
+        ),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
 )

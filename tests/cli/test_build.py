@@ -37,6 +37,7 @@ CHOICES = {
     "isa and lowering": ["--isa", "portable", "--lowering", "portable", "--dtype", "bf16"],
     "release": ["--lowering", "portable", "--infinicore-api", "2026-08"],
     "cache": ["--kv-cache-dtype", "bf16", "--dtype", "f32"],
+    "activations": ["--activation-dtype", "f32", "--dtype", "bf16"],
     "alias": ["--dev", "mlu"],
     "trace": ["--trace"],
 }
@@ -106,6 +107,13 @@ def test_an_engine_of_another_configuration_is_not_replaced_unsaid(cli, model):
     kept = ("--set", "rope_theta=5.0", "--dtype", "bf16")
     assert notes(*kept, "--kv-cache-dtype", "f32") == [
         "note: replaces the engine in generated/tiny_cpu, which has another kv_cache_dtype"
+    ]
+    kept += ("--kv-cache-dtype", "f32")
+    assert notes(*kept, "--activation-dtype", "f32") == [
+        "note: replaces the engine in generated/tiny_cpu, which has another activation_dtype"
+    ]
+    assert notes(*kept[:-2], "--activation-dtype", "bf16") == [
+        "note: replaces the engine in generated/tiny_cpu, which has another activation_dtype"
     ]
     assert notes("--trace") == [
         "note: replaces the engine in generated/tiny_cpu, which has another dtype, rope, "

@@ -43,6 +43,17 @@ def test_a_right_engine(cli, model, tmp_path):
     assert "transformers" not in again
 
 
+def test_an_engine_of_float32_values_beside_half_matrices(cli, model, tmp_path):
+    """Which are held to the roundings of float32."""
+    dtypes = ("--dtype", "bf16", "--activation-dtype", "f32")
+    cli("verify", "--spec", model, *GOOD, *dtypes, "--output", "r.json").succeeded()
+    report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+    assert report["subject"]["dtype"] == "bfloat16"
+    checks = [check for check in report["checks"] if check["op"] == "linear"]
+    assert checks
+    assert all(check["limit"] < 2.0**-12 for check in checks if check["stage"] == "ops")
+
+
 def test_a_wrong_spec(cli, model, checkpoint, tmp_path):
     """The reference follows the checkpoint, the engine what the command line says."""
     line = spoil(model.parent / "small.yaml", "silu(gate) * up", "silu(up) * gate")
@@ -81,7 +92,11 @@ def test_help_teaches(cli):
         (["--output", "."], "the report is a file"),
         (["--quant", "int8"], "quantised engines are not available"),
         (["--dtype", "int7"], "int7"),
-        (["--kv-cache-dtype", "bf16"], "a cache in the engine's own dtype"),
+        (["--kv-cache-dtype", "bf16"], "a cache in the dtype of the activations"),
+        (
+            ["--dev", "mlu", "--activation-dtype", "f32"],
+            "the portable lowering keeps activations in the dtype of the matrices",
+        ),
         (["--ops", "nowhere"], "nowhere"),
     ],
 )

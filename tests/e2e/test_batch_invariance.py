@@ -39,9 +39,14 @@ def for_every_engine(test):
 def open_engine(reference, open_llm):
     """Opens a native engine of a case with other limits; all of a case share one build."""
 
-    def open_case(id, dtype, *, kv_cache_dtype="auto", **limits):
+    def open_case(id, dtype, *, activation_dtype="auto", kv_cache_dtype="auto", **limits):
         model = reference(id)
-        chosen = {"dtype": dtype, "kv_cache_dtype": kv_cache_dtype, "lowering": "native"}
+        chosen = {
+            "dtype": dtype,
+            "activation_dtype": activation_dtype,
+            "kv_cache_dtype": kv_cache_dtype,
+            "lowering": "native",
+        }
         llm = open_llm(model.path, max_model_len=LENGTH, **chosen)
         kind = type(llm.engine)
         wanted = Limits(**{"max_model_len": LENGTH, "max_num_seqs": 5, **limits})
@@ -234,6 +239,22 @@ def test_with_a_cache_of_another_dtype(dtype, kv_cache_dtype, reference, open_en
         engine.copy_blocks(group, [7, 2, 5], [0, 9, 12])
     rows = engine.forward(step([token_ids[80:]], 80, [[0, 9, 12, 3, 4]], 2))
     np.testing.assert_array_equal(rows, expected[80:])
+
+
+@pytest.mark.parametrize("kv_cache_dtype", ["auto", "bfloat16"])
+def test_with_float32_values_beside_half_matrices(kv_cache_dtype, reference, open_engine):
+    id = "gemma3-softcap"
+    chosen = {"activation_dtype": "float32", "kv_cache_dtype": kv_cache_dtype}
+    engine = open_engine(id, "bfloat16", **chosen)
+    assert engine.manifest["activation_dtype"] == "float32"
+    token_ids = sequence(reference, id)
+    expected = alone(engine, token_ids)
+    others = [Arrival(sequence(reference, id, 90, 40), 88), Arrival(token_ids[:20], 3)]
+    together = ride(engine, [Arrival(token_ids, 100), *others])
+    np.testing.assert_array_equal(together.logits[0], expected)
+    chunks = open_engine(id, "bfloat16", **chosen, max_num_batched_tokens=7)
+    (rows,) = ride(chunks, [Arrival(token_ids, LENGTH)]).logits
+    np.testing.assert_array_equal(rows, expected)
 
 
 def test_the_portable_lowering_has_no_cache_of_another_dtype(reference, open_llm):

@@ -132,6 +132,27 @@ def test_half_precision_is_near_that_of_the_stored_weights(
     assert_half_precision(llm, model, dtype, least_cosine)
 
 
+@pytest.mark.parametrize("id", MAGNIFYING)
+def test_float32_values_beside_half_matrices_mend_what_is_magnified(id, reference, open_llm):
+    """What is left is the float32 model of the stored weights, within the bound of float32.
+
+    Gemma's models scale embeddings by a number that is rounded to the dtype of the weights.
+    """
+    model = reference(stored_in(case_named(id), "bfloat16"))
+    llm = open_llm(model.path, dtype="bfloat16", activation_dtype="float32", lowering="native")
+    manifest = llm.engine.manifest
+    assert (manifest["dtype"], manifest["activation_dtype"]) == ("bfloat16", "float32")
+    assert {group.dtype for group in llm.engine.cache_groups} == {"float32"}
+    assert_half_precision(llm, model, "bfloat16", 0.9995)
+    expected = copy.deepcopy(model.model)
+    embedding = expected.get_input_embeddings()
+    if (scale := getattr(embedding, "embed_scale", None)) is not None:
+        embedding.embed_scale = scale.to(torch.bfloat16).to(torch.float32)
+    prompts = model.prompts()
+    for prompt, rows in zip(prompts, llm.logits(prompts), strict=True):
+        assert_logits_match(rows, forward(expected, prompt))
+
+
 def assert_half_precision(llm, model, dtype, least_cosine):
     """As near to float32 as transformers' own model of that dtype."""
     assert llm.engine.manifest["dtype"] == dtype
@@ -181,6 +202,12 @@ def test_auto_takes_the_checkpoints_dtype(reference, open_llm):
 def test_a_dtype_the_device_lacks(reference, open_llm):
     with pytest.raises(LoweringError, match="'ascend' does not compute in bfloat16"):
         open_llm(reference("qwen3-gqa-4").path, dev="ascend", dtype="bfloat16")
+
+
+def test_a_dtype_of_values_the_lowering_lacks(reference, open_llm):
+    with pytest.raises(LoweringError, match="portable lowering keeps activations") as refused:
+        open_llm(reference("qwen3-gqa-4").path, dev="mlu", activation_dtype="float32")
+    assert "activation_dtype float32" in str(refused.value)
 
 
 def test_an_operator_the_device_lacks(reference, open_llm):

@@ -154,6 +154,8 @@ def test_the_interpreter_refuses_other_dtypes(reference, dtype):
         ({"dev": "nonsense"}, "dev nonsense"),
         ({"infinicore": "0.1.0"}, "infinicore 0.1.0"),
         ({"infinicore_api": "2025-08"}, "infinicore_api 2025-08"),
+        ({"activation_dtype": "float32"}, "activation_dtype float32"),
+        ({"kv_cache_dtype": "float16"}, "kv_cache_dtype float16"),
         ({"lowering": "native", "isa": "avx2"}, "isa avx2, lowering native"),
     ],
 )

@@ -214,6 +214,78 @@ def test_others_keep_values_in_the_dtype_of_matrices(id, dtype):
     assert "Values stay" not in compiled.files["engine.hpp"]
 
 
+@pytest.mark.parametrize(("kv_cache_dtype", "cache"), [(None, DType.F32), (DType.BF16, DType.BF16)])
+def test_others_keep_values_in_float32_where_asked(kv_cache_dtype, cache):
+    usual = dataclasses.replace(NATIVE, dtype=DType.BF16)
+    options = dataclasses.replace(usual, activation_dtype=DType.F32, kv_cache_dtype=kv_cache_dtype)
+    spec = case_spec("qwen3-window-3")
+    compiled, plain = (plan_model(spec, CPU, each) for each in (options, usual))
+    plan = compiled.plan
+    assert (plan.dtype, plan.activation_dtype) == (DType.BF16, DType.F32)
+    assert {buffer.dtype for buffer in plan.buffers} - {DType.I32} == {DType.F32}
+    assert {group.dtype for group in plan.cache_groups} == {cache.value}
+    assert plan.memory.kv_bytes_per_token == 2 * cache.size * 4 * 2 * 14  # layers, heads, head_dim
+    matrices = [
+        weight.dtype
+        for region in plan.regions()
+        for weight in region.weights
+        if len(weight.shape) == 2
+    ]
+    assert set(matrices) == {DType.BF16}
+    manifest = json.loads(compiled.files["manifest.json"])
+    assert manifest["activation_dtype"] == "float32"
+    assert manifest["memory"]["kv_bytes_per_token"] == plan.memory.kv_bytes_per_token
+    assert manifest["sha256"] != json.loads(plain.files["manifest.json"])["sha256"]
+    assert "Values stay in float32 from op to op, as asked for." in compiled.files["engine.hpp"]
+
+
+@pytest.mark.parametrize(
+    ("id", "dtype"),
+    [
+        ("qwen3-moe", DType.BF16),  # gives up what mixtures have by themselves
+        ("qwen3-window-3", DType.F16),
+        ("qwen3-window-3", DType.F32),
+    ],
+)
+def test_values_may_be_asked_for_in_the_dtype_of_matrices(id, dtype):
+    options = dataclasses.replace(NATIVE, dtype=dtype, activation_dtype=dtype)
+    plan = plan_model(case_spec(id), CPU, options).plan
+    assert plan.activation_dtype is None
+    chosen_by_router = {DType.I32, DType.F32} if id == "qwen3-moe" else set()
+    assert {buffer.dtype for buffer in plan.buffers} == {dtype, *chosen_by_router}
+    assert {group.dtype for group in plan.cache_groups} == {dtype.value}
+
+
+@pytest.mark.parametrize("id", ["qwen3-moe", "qwen3-window-3"])
+def test_what_is_chosen_by_itself_may_be_asked_for(id):
+    usual = dataclasses.replace(NATIVE, dtype=DType.BF16)
+    chosen = plan_model(case_spec(id), CPU, usual).plan
+    asked = dataclasses.replace(usual, activation_dtype=chosen.value_dtype)
+    assert plan_model(case_spec(id), CPU, asked).plan == chosen
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wanted", "expected"),
+    [
+        (DType.BF16, DType.F16, "auto, bfloat16, float32"),
+        (DType.F32, DType.BF16, "auto, float32"),
+    ],
+)
+def test_values_in_a_third_dtype_or_in_less_than_matrices_are_refused(dtype, wanted, expected):
+    options = dataclasses.replace(NATIVE, dtype=dtype, activation_dtype=wanted)
+    with pytest.raises(LoweringError, match=f"activations beside {dtype.value} mat") as refused:
+        plan_model(case_spec("qwen3-window-3"), CPU, options)
+    assert refused.value.got == f"activation_dtype {wanted.value}"
+    assert refused.value.expected == expected
+
+
+@pytest.mark.parametrize("device", ["cpu", "mlu"])
+def test_the_portable_lowering_refuses_to_be_asked_for_activations(device):
+    options = CompileOptions(lowering="portable", dtype=DType.F16, activation_dtype=DType.F16)
+    with pytest.raises(LoweringError, match="portable lowering keeps activations"):
+        plan_model(case_spec("qwen3-window-3"), load_device(device), options)
+
+
 def test_a_matrix_that_another_op_reads_is_kept_as_values_are():
     """Such as an op of the user's own, whose kernel takes one dtype."""
     graph = make_graph(with_dtype(case_spec("qwen3-moe"), DType.BF16), lowering="native")

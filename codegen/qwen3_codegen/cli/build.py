@@ -11,6 +11,7 @@ from pathlib import Path
 from qwen3_codegen.build.standalone import SOURCES_FOLDER, has_standalone
 from qwen3_codegen.build.toolchain import instruction_set
 from qwen3_codegen.cli.options import (
+    activation_dtype,
     add_spec_options,
     add_target_options,
     kv_cache_dtype,
@@ -99,6 +100,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"note: {note}")
     options = CompileOptions(
         dtype=parse_dtype(args.dtype) if args.dtype else None,
+        activation_dtype=activation_dtype(args),
         kv_cache_dtype=kv_cache_dtype(args),
         infinicore=args.infinicore,
         release=args.infinicore_api,
@@ -150,9 +152,17 @@ def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[s
         names = dict.fromkeys([*configs[0], *configs[1]])
         fields = [name for name in names if configs[0].get(name) != configs[1].get(name)]
     different = fields + [key for key in _CONFIGURATION if old.get(key) != new.get(key)]
-    if "dtype" not in different and _cache_dtypes(old) != _cache_dtypes(new):
+    if "dtype" in different:
+        return different
+    if _activation_dtype(old) != _activation_dtype(new):
+        different.append("activation_dtype")
+    elif _cache_dtypes(old) != _cache_dtypes(new):
         different.append("kv_cache_dtype")
     return different
+
+
+def _activation_dtype(manifest: Mapping[str, object]) -> object:
+    return manifest.get("activation_dtype", manifest.get("dtype"))
 
 
 def _cache_dtypes(manifest: Mapping[str, object]) -> set[object]:

@@ -114,6 +114,7 @@ def model_arguments(args: argparse.Namespace, max_num_seqs: int) -> dict[str, An
     return {
         "dev": args.dev,
         "dtype": args.dtype or "auto",
+        "activation_dtype": args.activation_dtype,
         "kv_cache_dtype": args.kv_cache_dtype,
         "max_num_seqs": max_num_seqs if args.max_num_seqs is None else args.max_num_seqs,
         "max_model_len": args.max_model_len,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qwen3_codegen.cli.options import (
+    activation_dtype,
     add_override_options,
     add_target_options,
     parse_overrides,
@@ -130,6 +131,7 @@ def run(args: argparse.Namespace) -> int:
     command = Command(
         dev=args.dev,
         dtype=args.dtype,
+        activation_dtype=activation_dtype(args),
         infinicore=args.infinicore,
         infinicore_api=args.infinicore_api,
         isa=args.isa,
@@ -173,9 +175,9 @@ def _check_arguments(args: argparse.Namespace) -> None:
         )
     if args.kv_cache_dtype != "auto":
         raise CodegenError(
-            "the limits are those of a cache in the engine's own dtype",
+            "the limits are those of a cache in the dtype of the activations",
             got=f"--kv-cache-dtype {args.kv_cache_dtype}",
-            hint="leave it out, or choose the dtype of the whole engine: --dtype",
+            hint="leave it out, or choose the dtype of both: --activation-dtype float32, --dtype",
         )
     if args.output is not None and args.output.is_dir():
         raise CodegenError("the report is a file", where=args.output, got="a folder")

@@ -5,6 +5,9 @@ anywhere before them sends the row to another expert, which no later precision m
 models of the tests, rounding the residual stream, the attention's results or the cache alone was
 enough in bfloat16. So a mixture in half precision keeps every value and its cache in float32, and
 only its matrices in half: what it computes then is the float32 model of those matrices.
+
+Other models keep values in their own dtype, which costs half the memory for the cache and lets
+products take two half-precision operands; float32 values are theirs on request.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from qwen3_codegen.dtypes import DType
+from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.ir.graph import Graph, Node, Region, Value, ValueType, Weight
 from qwen3_codegen.passes.rewriting import map_regions
 
@@ -26,14 +30,41 @@ _MATRIX_ROLES = {
 """Inputs whose kernels take another float dtype than that of the values beside them."""
 
 
-def activation_dtype(graph: Graph, lowering: str) -> DType:
+def activation_dtype(graph: Graph, lowering: str, wanted: DType | None = None) -> DType:
     """Returns what the values between ops are kept in; a graph says what its matrices are in.
 
-    Mixtures have a native lowering only.
+    Args:
+        graph: The graph. Mixtures have a native lowering only.
+        lowering: ``native`` or ``portable``.
+        wanted: What the user asks for; None leaves the choice to the model.
+
+    Raises:
+        LoweringError: The lowering or the model's dtype has no such values.
     """
+    if wanted is not None:
+        return _checked(wanted, graph.dtype, lowering)
     nodes = (node for region in graph.regions() for node in region.nodes)
     has_router = any(node.op == "moe" for node in nodes)
     return DType.F32 if has_router and lowering == "native" else graph.dtype
+
+
+def _checked(wanted: DType, dtype: DType, lowering: str) -> DType:
+    if lowering == "portable":
+        raise LoweringError(
+            "the portable lowering keeps activations in the dtype of the matrices",
+            got=f"activation_dtype {wanted.value}",
+            expected="auto",
+            hint="the native lowering of dev cpu has float32 activations beside half matrices",
+        )
+    if wanted not in (dtype, DType.F32):
+        others = "" if dtype is DType.F32 else " or float32"
+        raise LoweringError(
+            f"activations beside {dtype.value} matrices are {dtype.value}{others}",
+            got=f"activation_dtype {wanted.value}",
+            expected=", ".join(dict.fromkeys(("auto", dtype.value, "float32"))),
+            hint="the dtype of the matrices is an option of its own: dtype",
+        )
+    return wanted
 
 
 def with_activations(graph: Graph, dtype: DType) -> Graph:

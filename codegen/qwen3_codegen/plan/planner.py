@@ -56,6 +56,8 @@ class PlanRequest:
     spec_facts: Mapping[str, object]
     overrides: Mapping[str, object] = field(default_factory=dict)
     """What the user changed of the description, for the manifest."""
+    activation_dtype: DType | None = None
+    """Of values between ops; None leaves the choice to the model."""
     kv_cache_dtype: DType | None = None
     """Of keys and values; None takes the dtype of the activations."""
     digests: Mapping[str, str]
@@ -67,7 +69,8 @@ def plan_engine(graph: Graph, request: PlanRequest) -> EnginePlan:
     """Returns the plan of an engine in the lowering of its target.
 
     Raises:
-        LoweringError: The device lacks something the graph needs.
+        LoweringError: The device lacks something the graph needs, or the lowering a dtype that was
+            asked for.
     """
     _LOWERINGS[request.target.lowering].refuse_unknown_ops(graph)
     if request.target.lowering == "portable" and not _rotates_halves(request.api):
@@ -92,7 +95,7 @@ class _Planner:
         request: PlanRequest,
         moved: Mapping[str, Mapping[str, tuple[RotatedHeads, ...]]],
     ) -> None:
-        self._values_in = activation_dtype(graph, request.target.lowering)
+        self._values_in = activation_dtype(graph, request.target.lowering, request.activation_dtype)
         graph = with_activations(graph, self._values_in)
         self._graph = graph
         self._ops = ops_of(graph)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from qwen3_codegen.compile import CompileOptions, Spelling
+from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.hub import locate_checkpoint
 from qwen3_codegen.own_ops import load_ops
@@ -56,6 +57,8 @@ class Command:
 
     dev: str = "cpu"
     dtype: str | None = None
+    activation_dtype: DType | None = None
+    """Of values between ops; None leaves the choice to the model."""
     infinicore: str = "embedded"
     infinicore_api: str | None = None
     isa: str = "native"
@@ -76,6 +79,7 @@ class Command:
         """Returns what an engine is compiled with."""
         return CompileOptions(
             dtype=parse_dtype(self.dtype) if self.dtype else None,
+            activation_dtype=self.activation_dtype,
             infinicore=self.infinicore,
             release=self.infinicore_api,
             isa=self.isa,
