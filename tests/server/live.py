@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -10,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +93,27 @@ class ServerProcess:
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
+
+
+@contextmanager
+def client_that_leaves(running: ServerProcess, path: str, body: dict[str, Any]) -> Iterator[None]:
+    """Asks, and hangs up at the end of the block, whatever has come by then."""
+    is_over = threading.Event()
+
+    async def ask() -> None:
+        async with httpx.AsyncClient(base_url=running.url, trust_env=False, timeout=60) as client:
+            task = asyncio.create_task(client.post(path, json=body))
+            await asyncio.to_thread(is_over.wait)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asking = threading.Thread(target=lambda: asyncio.run(ask()))
+    asking.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        asking.join()
 
 
 def scripted_server(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -12,10 +11,9 @@ import threading
 import time
 from pathlib import Path
 
-import httpx
 import pytest
 
-from tests.server.live import assert_idle, metric, say, scripted_server
+from tests.server.live import assert_idle, client_that_leaves, metric, say, scripted_server
 from tests.server.test_bad_input import CHAT, error_of
 
 LONG = "on and on " * 100
@@ -49,24 +47,10 @@ def test_a_client_that_leaves_ends_its_work(serve, stream, path):
     running = serve(engine={**SLOW, "options": {"max_num_seqs": 2}})
     body = {"messages": say(LONG), "prompt": say(LONG)[0]["content"], "n": 4, "stream": stream}
 
-    seen = threading.Event()
-
-    async def leave() -> None:
-        async with httpx.AsyncClient(base_url=running.url, trust_env=False, timeout=60) as client:
-            task = asyncio.create_task(client.post(path, json=body))
-            await asyncio.to_thread(seen.wait)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
     with running.http() as http:
-        watcher = threading.Thread(target=lambda: asyncio.run(leave()))
-        watcher.start()
-        try:
+        with client_that_leaves(running, path, body):
             wait_until(lambda: metric(http, "num_requests_waiting") == 2)
             assert metric(http, "num_requests_running") == 2
-        finally:
-            seen.set()
-            watcher.join()
         assert_idle(http)
         assert metric(http, "request_abort_total") == 4
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import threading
 
-import httpx
 import openai
 import pydantic
 import pytest
@@ -17,7 +15,7 @@ from qwen3_runtime.chat import AnswerDelta, ToolCallDelta
 from qwen3_runtime.server.protocol import ResponsesRequest
 from qwen3_runtime.server.responses_output import Output
 from qwen3_runtime.server.responses_request import response_wish
-from tests.server.live import assert_idle, metric, say
+from tests.server.live import assert_idle, client_that_leaves, metric, say
 from tests.server.test_life import LONG, SLOW, wait_until
 from tests.server.test_openai_client import (
     BARE_THOUGHT,
@@ -376,18 +374,8 @@ def test_a_failing_step(serve):
 def test_a_client_that_leaves_ends_its_work(serve, stream):
     running = serve(engine=SLOW)
     body = {"input": said(LONG), "stream": stream}
-
-    async def leave() -> None:
-        async with httpx.AsyncClient(base_url=running.url, trust_env=False) as client:
-            task = asyncio.create_task(client.post(RESPONSES, json=body))
-            await asyncio.sleep(0.8)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-
     with running.http() as http:
-        watcher = threading.Thread(target=lambda: asyncio.run(leave()))
-        watcher.start()
-        wait_until(lambda: metric(http, "num_requests_running") == 1)
-        watcher.join()
+        with client_that_leaves(running, RESPONSES, body):
+            wait_until(lambda: metric(http, "num_requests_running") == 1)
         assert_idle(http)
         assert metric(http, "request_abort_total") == 1

@@ -52,7 +52,7 @@ def messages_router(model: ServedModel, metrics: Metrics) -> APIRouter:
     @router.post("/v1/messages/count_tokens")
     async def count_tokens(body: CountTokensRequest) -> Response:
         model.check_name(body.model)
-        model.facts  # noqa: B018 - raises while there is no engine
+        model.require_engine()
         request = chat_request(body)
         rendered = await render_turn(model, request, tool_wish(request))
         return JsonResponse({"input_tokens": len(rendered.token_ids)})

@@ -63,6 +63,10 @@ class ServedModel:
             raise ApiError(503, "the engine is gone; the server's log says why", code="failed")
         return self.client.facts
 
+    def require_engine(self) -> None:
+        """Raises ``ApiError`` 503 while there is no engine, for routes that need no fact of it."""
+        _ = self.facts
+
     def check_name(self, name: str | None) -> str:
         """Returns the name an answer carries; ``ApiError`` 404 for a model that is not here."""
         if name is None or name == "":

@@ -43,7 +43,7 @@ async def begin_turn(model: ServedModel, metrics: Metrics, body: ChatCompletionR
         RuntimeFault: The engine or the chat template cannot serve it.
     """
     name = model.check_name(body.model)
-    model.facts  # noqa: B018 - raises while there is no engine
+    model.require_engine()
     count = num_choices(body, model.settings.max_choices)
     tools = tool_wish(body)
     num_top = _num_top_logprobs(body)
