@@ -70,7 +70,7 @@ class CompileOptions:
     activation_dtype: DType | None = None
     """Of values between ops; None leaves the choice to the model."""
     kv_cache_dtype: DType | None = None
-    """Of keys and values; None takes the dtype of the activations."""
+    """Of keys and values; None leaves the choice to the model."""
     infinicore: str = EMBEDDED
     """``embedded``, a release that was installed (``0.1.0``), or an INFINI_ROOT folder."""
     release: str | None = None

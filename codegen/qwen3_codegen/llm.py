@@ -48,12 +48,11 @@ class LLM:
         dev: Device name, alias or YAML file.
         dtype: ``auto`` (the checkpoint's), ``float32``, ``bfloat16`` or ``float16``; the
             interpreter computes in float32.
-        activation_dtype: What values between ops are kept in: ``auto`` (as ``dtype``; in mixtures
-            of experts ``float32``), or in the native lowering ``float32`` or ``dtype`` itself.
-            Float32 beside half-precision matrices is for models that magnify rounding: more exact,
-            at twice the memory for keys and values and without products of AVX512_BF16.
-        kv_cache_dtype: What keys and values are kept in: ``auto`` (as values between ops), or
-            another dtype in the native lowering.
+        activation_dtype: What values between ops are kept in: ``auto`` (``float32``; in the
+            portable lowering ``dtype``), or in the native lowering ``float32`` or ``dtype`` itself,
+            which is less exact, and faster where the processor multiplies bfloat16 (AVX512_BF16).
+        kv_cache_dtype: What keys and values are kept in: ``auto`` (as ``dtype``; in mixtures of
+            experts as values between ops), or another dtype in the native lowering.
         quant: Weight quantisation; none is available in this version.
         ndev: Number of devices; one in this version.
         max_num_seqs: Most sequences in flight.

@@ -92,7 +92,7 @@ def test_help_teaches(cli):
         (["--output", "."], "the report is a file"),
         (["--quant", "int8"], "quantised engines are not available"),
         (["--dtype", "int7"], "int7"),
-        (["--kv-cache-dtype", "bf16"], "a cache in the dtype of the activations"),
+        (["--kv-cache-dtype", "bf16"], "the cache that the model gets by itself"),
         (
             ["--dev", "mlu", "--activation-dtype", "f32"],
             "the portable lowering keeps activations in the dtype of the matrices",

@@ -99,12 +99,11 @@ OTHERS = (
     "llama-llama3",
     "qwen2-max-window-layers",
 )
-# What bfloat16 values cost these is more: transformers' own models have 0.9978 to 0.9992.
+# Where values are bfloat16, too, these have 0.9988 to 0.9995, transformers' own 0.9978 to 0.9992.
 MAGNIFYING = ("qwen3-linear", "olmo2", "gemma3-softcap", "gemma3-linear", "phi3-longrope-long")
 STORED_IN_HALF = [
-    *((id, "float16", 0.9995) for id in (*ONE_OF_EACH, *MIXTURES)),
-    *((id, "bfloat16", 0.9995) for id in (*ONE_OF_EACH, *OTHERS, *MIXTURES)),
-    *((id, "bfloat16", 0.9985) for id in MAGNIFYING),
+    *((id, "float16") for id in (*ONE_OF_EACH, *MAGNIFYING, *MIXTURES)),
+    *((id, "bfloat16") for id in (*ONE_OF_EACH, *OTHERS, *MAGNIFYING, *MIXTURES)),
 ]
 
 
@@ -118,10 +117,8 @@ def test_half_precision_is_near(lowering, least_cosine, id, dtype, reference, op
     assert_half_precision(llm, model, dtype, least_cosine)
 
 
-@pytest.mark.parametrize(("id", "dtype", "least_cosine"), STORED_IN_HALF)
-def test_half_precision_is_near_that_of_the_stored_weights(
-    id, dtype, least_cosine, reference, open_llm
-):
+@pytest.mark.parametrize(("id", "dtype"), STORED_IN_HALF)
+def test_half_precision_is_near_that_of_the_stored_weights(id, dtype, reference, open_llm):
     """Of a checkpoint as it is published, in the dtype it is computed in.
 
     The reference has the same weights in float32. Other weights are another model: rounding those
@@ -129,17 +126,17 @@ def test_half_precision_is_near_that_of_the_stored_weights(
     """
     model = reference(stored_in(case_named(id), dtype))
     llm = open_llm(model.path, dtype=dtype, lowering="native")
-    assert_half_precision(llm, model, dtype, least_cosine)
+    assert_half_precision(llm, model, dtype, 0.9995)
 
 
 @pytest.mark.parametrize("id", MAGNIFYING)
-def test_float32_values_beside_half_matrices_mend_what_is_magnified(id, reference, open_llm):
+def test_with_a_float32_cache_only_the_weights_are_rounded(id, reference, open_llm):
     """What is left is the float32 model of the stored weights, within the bound of float32.
 
     Gemma's models scale embeddings by a number that is rounded to the dtype of the weights.
     """
     model = reference(stored_in(case_named(id), "bfloat16"))
-    llm = open_llm(model.path, dtype="bfloat16", activation_dtype="float32", lowering="native")
+    llm = open_llm(model.path, dtype="bfloat16", kv_cache_dtype="float32", lowering="native")
     manifest = llm.engine.manifest
     assert (manifest["dtype"], manifest["activation_dtype"]) == ("bfloat16", "float32")
     assert {group.dtype for group in llm.engine.cache_groups} == {"float32"}

@@ -33,11 +33,14 @@ def test_native_kernels(isa, case, reference, open_llm):
     assert_parity(open_llm(model.path, lowering="native", isa=isa), model)
 
 
+@pytest.mark.parametrize("values", ["float32", "bfloat16"])
 @pytest.mark.parametrize("isa", [on(isa) for isa in (*NAMES, "avx512-bf16")])
-def test_bfloat16(isa, reference, open_llm):
-    """Widened to float32 on all paths but the last, whose products are of pairs."""
+def test_bfloat16(isa, values, reference, open_llm):
+    """Widened to float32, but for the products of pairs that the last has for bfloat16 values."""
     model = reference("qwen3-gqa-7x2")
-    llm = open_llm(model.path, dtype="bfloat16", lowering="native", isa=isa)
+    llm = open_llm(
+        model.path, dtype="bfloat16", activation_dtype=values, lowering="native", isa=isa
+    )
     assert_half_precision(llm, model, "bfloat16", 0.9995)
     prompts = model.prompts()
     for prompt, rows in zip(prompts, llm.logits(prompts), strict=True):

@@ -193,7 +193,7 @@ def test_mixtures_keep_values_and_caches_in_float32(dtype, element):
     manifest = json.loads(compiled.files["manifest.json"])
     assert (manifest["dtype"], manifest["activation_dtype"]) == (dtype.value, "float32")
     assert "using Element = float;" in compiled.files["engine.hpp"]
-    assert "Values stay in float32 from op to op" in compiled.files["engine.hpp"]
+    assert "from op to op, in the cache, too." in compiled.files["engine.hpp"]
 
 
 def test_a_mixture_keeps_its_cache_in_less_where_asked():
@@ -204,22 +204,32 @@ def test_a_mixture_keeps_its_cache_in_less_where_asked():
 
 
 @pytest.mark.parametrize(
-    ("id", "dtype"), [("qwen3-moe", DType.F32), ("qwen3-window-3", DType.BF16)]
+    ("id", "dtype", "wanted"),
+    [
+        ("qwen3-moe", DType.F32, None),
+        ("qwen3-window-3", DType.F32, DType.F32),
+        ("qwen3-window-3", DType.BF16, DType.BF16),
+        ("qwen3-moe", DType.F16, DType.F16),
+    ],
 )
-def test_others_keep_values_in_the_dtype_of_matrices(id, dtype):
-    compiled = plan_model(case_spec(id), CPU, dataclasses.replace(NATIVE, dtype=dtype))
+def test_values_have_the_dtype_of_matrices_in_float32_and_where_asked(id, dtype, wanted):
+    options = dataclasses.replace(NATIVE, dtype=dtype, activation_dtype=wanted)
+    compiled = plan_model(case_spec(id), CPU, options)
     assert compiled.plan.activation_dtype is None
     assert {buffer.dtype for buffer in compiled.plan.buffers} - {DType.I32} == {dtype}
+    assert {group.dtype for group in compiled.plan.cache_groups} == {dtype.value}
     assert "activation_dtype" not in json.loads(compiled.files["manifest.json"])
     assert "Values stay" not in compiled.files["engine.hpp"]
 
 
-@pytest.mark.parametrize(("kv_cache_dtype", "cache"), [(None, DType.F32), (DType.BF16, DType.BF16)])
-def test_others_keep_values_in_float32_where_asked(kv_cache_dtype, cache):
+@pytest.mark.parametrize("wanted", [None, DType.F32])
+@pytest.mark.parametrize(("kv_cache_dtype", "cache"), [(None, DType.BF16), (DType.F32, DType.F32)])
+def test_others_keep_values_in_float32_and_their_cache_in_half(kv_cache_dtype, cache, wanted):
     usual = dataclasses.replace(NATIVE, dtype=DType.BF16)
-    options = dataclasses.replace(usual, activation_dtype=DType.F32, kv_cache_dtype=kv_cache_dtype)
+    options = dataclasses.replace(usual, activation_dtype=wanted, kv_cache_dtype=kv_cache_dtype)
+    rounded = dataclasses.replace(usual, activation_dtype=DType.BF16)
     spec = case_spec("qwen3-window-3")
-    compiled, plain = (plan_model(spec, CPU, each) for each in (options, usual))
+    compiled, other = (plan_model(spec, CPU, each) for each in (options, rounded))
     plan = compiled.plan
     assert (plan.dtype, plan.activation_dtype) == (DType.BF16, DType.F32)
     assert {buffer.dtype for buffer in plan.buffers} - {DType.I32} == {DType.F32}
@@ -235,8 +245,9 @@ def test_others_keep_values_in_float32_where_asked(kv_cache_dtype, cache):
     manifest = json.loads(compiled.files["manifest.json"])
     assert manifest["activation_dtype"] == "float32"
     assert manifest["memory"]["kv_bytes_per_token"] == plan.memory.kv_bytes_per_token
-    assert manifest["sha256"] != json.loads(plain.files["manifest.json"])["sha256"]
-    assert "Values stay in float32 from op to op, as asked for." in compiled.files["engine.hpp"]
+    assert manifest["sha256"] != json.loads(other.files["manifest.json"])["sha256"]
+    in_cache = ", in the cache, too" if cache is DType.F32 else ""
+    assert f"Values stay in float32 from op to op{in_cache}." in compiled.files["engine.hpp"]
 
 
 @pytest.mark.parametrize(

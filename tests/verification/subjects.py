@@ -49,6 +49,7 @@ def interpreted(
         graph=graph,
         frontend_graph=build_graph(stored),
         lowering=lowering,
+        cache_dtype=DType.F32,
         facts={"model": spec.name},
         check_fit=lambda limits: None,
         ordinary=engine,

@@ -80,13 +80,7 @@ class WrongEngine:
         limits = engine_limits(request)
         engine = self.subject.traced(limits)
         played = play(engine, request.script, engine.trace)
-        checks = check_ops(
-            self.subject.graph,
-            self.subject.lowering,
-            self.checkpoint.read,
-            limits.max_model_len,
-            played,
-        )
+        checks = check_ops(self.subject, self.checkpoint.read, limits.max_model_len, played)
         return [check for check in checks if check.failed]
 
 
@@ -239,7 +233,7 @@ def test_what_is_wrong_in_decodes_only_is_seen(reference, tmp_path):
         limits = engine_limits(request)
         engine = subject.traced(limits)
         played = play(engine, request.script, engine.trace)
-        checks = check_ops(subject.graph, "native", checkpoint.read, limits.max_model_len, played)
+        checks = check_ops(subject, checkpoint.read, limits.max_model_len, played)
         first = next(check for check in checks if check.failed)
     assert (first.name, first.op) == ("layers.0.a.v_cache", "rotary_attention")
     assert first.note.startswith("in steps 1, ")

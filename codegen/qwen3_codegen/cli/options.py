@@ -68,17 +68,16 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         "--activation-dtype",
         default="auto",
         metavar="T",
-        help="what values between ops are kept in: auto (default: --dtype, in mixtures of experts "
-        "float32), float32, or the dtype of --dtype itself; float32 beside a half-precision "
-        "--dtype is for models that magnify rounding: more exact, at twice the memory for keys and "
-        "values and without products of AVX512_BF16; native lowering only",
+        help="what values between ops are kept in: auto (default: float32, in the portable "
+        "lowering --dtype), float32, or the dtype of --dtype itself, less exact, and faster where "
+        "processors multiply bfloat16 (AVX512_BF16); native lowering only",
     )
     parser.add_argument(
         "--kv-cache-dtype",
         default="auto",
         metavar="T",
-        help="what keys and values are kept in: auto (default, as --activation-dtype), "
-        "float32, bfloat16 or float16; native lowering only",
+        help="what keys and values are kept in: auto (default: as --dtype, in mixtures of experts "
+        "as --activation-dtype), float32, bfloat16 or float16; native lowering only",
     )
     parser.add_argument(
         "--infinicore",

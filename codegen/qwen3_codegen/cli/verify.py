@@ -175,9 +175,9 @@ def _check_arguments(args: argparse.Namespace) -> None:
         )
     if args.kv_cache_dtype != "auto":
         raise CodegenError(
-            "the limits are those of a cache in the dtype of the activations",
+            "the limits are those of the cache that the model gets by itself",
             got=f"--kv-cache-dtype {args.kv_cache_dtype}",
-            hint="leave it out, or choose the dtype of both: --activation-dtype float32, --dtype",
+            hint="leave it out, or choose the dtype of the whole model with --dtype",
         )
     if args.output is not None and args.output.is_dir():
         raise CodegenError("the report is a file", where=args.output, got="a folder")

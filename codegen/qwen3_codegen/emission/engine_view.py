@@ -163,12 +163,10 @@ def engine_header(plan: EnginePlan, regenerate: str) -> tuple[str, ...]:
 def _activations(plan: EnginePlan) -> str:
     if plan.activation_dtype is None:
         return ""
-    has_router = any(choice.op == "moe" for choice in plan.choices)
-    why = ": rounding them would send rows to other experts" if has_router else ", as asked for"
-    return (
-        f"Its matrices are, that is. Values stay in {plan.activation_dtype.value} from op to op"
-        f"{why}."
-    )
+    kept = f"Values stay in {plan.activation_dtype.value} from op to op"
+    if plan.cache_dtype is plan.activation_dtype:
+        kept += ", in the cache, too"
+    return f"Its matrices are, that is. {kept}."
 
 
 def _shown_path(path: str) -> str:

@@ -1,13 +1,13 @@
-"""What an engine keeps between its ops where that is not the dtype of its matrices.
+"""What an engine keeps between its ops, and in its cache, where its matrices are in half precision.
 
-A router picks the experts of a row by comparing logits. Where two are nearly equal, a rounding
-anywhere before them sends the row to another expert, which no later precision mends: of the hard
-models of the tests, rounding the residual stream, the attention's results or the cache alone was
-enough in bfloat16. So a mixture in half precision keeps every value and its cache in float32, and
-only its matrices in half: what it computes then is the float32 model of those matrices.
+Native kernels compute in float32 whatever they read, so values between ops can stay in it: buffers
+are small beside weights and cache, and the roundings that would add up from layer to layer are
+gone. Keys and values are many, are rounded once and go nowhere but into attention; they are kept
+in the dtype of the matrices.
 
-Other models keep values in their own dtype, which costs half the memory for the cache and lets
-products take two half-precision operands; float32 values are theirs on request.
+Not in a mixture of experts: a router picks the experts of a row by comparing logits. Where two are
+nearly equal, a rounding anywhere before them sends the row to another expert, which no later
+precision mends; of the hard models of the tests, rounding the cache alone was enough in bfloat16.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.ir.graph import Graph, Node, Region, Value, ValueType, Weight
 from qwen3_codegen.passes.rewriting import map_regions
 
-__all__ = ["activation_dtype", "with_activations"]
+__all__ = ["activation_dtype", "cache_dtype", "with_activations"]
 
 _MATRIX_ROLES = {
     "embedding": ("weight",),
@@ -34,18 +34,46 @@ def activation_dtype(graph: Graph, lowering: str, wanted: DType | None = None) -
     """Returns what the values between ops are kept in; a graph says what its matrices are in.
 
     Args:
-        graph: The graph. Mixtures have a native lowering only.
+        graph: The graph.
         lowering: ``native`` or ``portable``.
-        wanted: What the user asks for; None leaves the choice to the model.
+        wanted: What the user asks for; None takes the lowering's own choice.
 
     Raises:
         LoweringError: The lowering or the model's dtype has no such values.
     """
     if wanted is not None:
         return _checked(wanted, graph.dtype, lowering)
-    nodes = (node for region in graph.regions() for node in region.nodes)
-    has_router = any(node.op == "moe" for node in nodes)
-    return DType.F32 if has_router and lowering == "native" else graph.dtype
+    return DType.F32 if lowering == "native" else graph.dtype
+
+
+def cache_dtype(
+    graph: Graph, lowering: str, activations: DType, wanted: DType | None = None
+) -> DType:
+    """Returns what keys and values are kept in, the same in every group.
+
+    Args:
+        graph: The graph.
+        lowering: ``native`` or ``portable``.
+        activations: What values between ops are kept in.
+        wanted: What the user asks for; None leaves the choice to the model.
+
+    Raises:
+        LoweringError: The lowering has no cache of another dtype than its activations.
+    """
+    if wanted is None:
+        return activations if _has_router(graph) else graph.dtype
+    if lowering == "portable":
+        raise LoweringError(
+            "the portable lowering keeps keys and values in the dtype of the activations",
+            got=f"kv_cache_dtype {wanted.value}",
+            expected="auto",
+            hint="the native lowering of dev cpu has caches of other dtypes",
+        )
+    return wanted
+
+
+def _has_router(graph: Graph) -> bool:
+    return any(node.op == "moe" for region in graph.regions() for node in region.nodes)
 
 
 def _checked(wanted: DType, dtype: DType, lowering: str) -> DType:

@@ -12,7 +12,7 @@ from qwen3_codegen.ir.graph import AttributeValue, Graph, Node, Region, Value
 from qwen3_codegen.ir.ops import ATTENTION_OPS, ops_of
 from qwen3_codegen.passes.rewriting import used_rope_tables
 from qwen3_codegen.plan import native, portable
-from qwen3_codegen.plan.activations import activation_dtype, with_activations
+from qwen3_codegen.plan.activations import activation_dtype, cache_dtype, with_activations
 from qwen3_codegen.plan.context import EngineContext, RegionContext
 from qwen3_codegen.plan.records import (
     Action,
@@ -57,9 +57,9 @@ class PlanRequest:
     overrides: Mapping[str, object] = field(default_factory=dict)
     """What the user changed of the description, for the manifest."""
     activation_dtype: DType | None = None
-    """Of values between ops; None leaves the choice to the model."""
+    """Of values between ops; None takes the lowering's own choice."""
     kv_cache_dtype: DType | None = None
-    """Of keys and values; None takes the dtype of the activations."""
+    """Of keys and values; None leaves the choice to the model."""
     digests: Mapping[str, str]
     trace: bool = False
     """Whether values can be looked at while the engine runs."""
@@ -95,7 +95,8 @@ class _Planner:
         request: PlanRequest,
         moved: Mapping[str, Mapping[str, tuple[RotatedHeads, ...]]],
     ) -> None:
-        self._values_in = activation_dtype(graph, request.target.lowering, request.activation_dtype)
+        lowering = request.target.lowering
+        self._values_in = activation_dtype(graph, lowering, request.activation_dtype)
         graph = with_activations(graph, self._values_in)
         self._graph = graph
         self._ops = ops_of(graph)
@@ -107,9 +108,9 @@ class _Planner:
             device=request.target.device,
             device_label=request.target.device,
             transpose_linear_weights=request.transpose_linear_weights,
-            cache_dtype=_cache_dtype(self._values_in, request),
+            cache_dtype=cache_dtype(graph, lowering, self._values_in, request.kv_cache_dtype),
         )
-        self._lowering = _LOWERINGS[request.target.lowering]
+        self._lowering = _LOWERINGS[lowering]
         self._model_weights = ModelWeights()
         self._used_by_op: dict[str, set[str]] = {}
 
@@ -363,25 +364,6 @@ def _max_logit_rows(vocab_size: int, dtype: DType) -> int:
 def _used_tables(graph: Graph) -> Mapping[str, RopeTable]:
     used = used_rope_tables(graph)
     return {name: table for name, table in graph.rope_tables.items() if name in used}
-
-
-def _cache_dtype(activations: DType, request: PlanRequest) -> DType:
-    """What keys and values are kept in, the same in every group; by default as activations are.
-
-    Raises:
-        LoweringError: The lowering has no cache of another dtype than its activations.
-    """
-    wanted = request.kv_cache_dtype
-    if wanted is None:
-        return activations
-    if request.target.lowering == "portable":
-        raise LoweringError(
-            "the portable lowering keeps keys and values in the dtype of the activations",
-            got=f"kv_cache_dtype {wanted.value}",
-            expected="auto",
-            hint="the native lowering of dev cpu has caches of other dtypes",
-        )
-    return wanted
 
 
 def _cache_groups(graph: Graph, lowering: str, dtype: DType) -> tuple[CacheGroup, ...]:

@@ -432,6 +432,12 @@ class EnginePlan:
         """Of values between ops."""
         return self.activation_dtype or self.dtype
 
+    @property
+    def cache_dtype(self) -> DType:
+        """Of keys and values, the same in every group."""
+        dtypes = (DType(group.dtype) for group in self.cache_groups)
+        return next(dtypes, self.value_dtype)
+
     def regions(self) -> tuple[RegionPlan, ...]:
         """Prologue, layer kinds, epilogue."""
         return (self.prologue, *self.layer_kinds, self.epilogue)

@@ -58,7 +58,7 @@ class Command:
     dev: str = "cpu"
     dtype: str | None = None
     activation_dtype: DType | None = None
-    """Of values between ops; None leaves the choice to the model."""
+    """Of values between ops; None takes the lowering's own choice."""
     infinicore: str = "embedded"
     infinicore_api: str | None = None
     isa: str = "native"

@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 
+from qwen3_codegen.dtypes import DType
 from qwen3_codegen.ir.graph import Graph, Node, Region, Value
 from qwen3_codegen.ir.interpreter import Interpreter, Replayed, places
-from qwen3_codegen.ir.ops import OPS
+from qwen3_codegen.ir.ops import ATTENTION_OPS, OPS
 from qwen3_codegen.verification.graph_order import PlacedNode
 from qwen3_codegen.verification.inner_parts import (
     Heads,
@@ -22,10 +23,11 @@ from qwen3_codegen.verification.inner_parts import (
     last_part,
     norm_of,
 )
-from qwen3_codegen.verification.limits import op_limit
+from qwen3_codegen.verification.limits import UNIT, op_limit
 from qwen3_codegen.verification.measure import Array, Measurement, measure, worst
 from qwen3_codegen.verification.report import Check, Stage, judged
 from qwen3_codegen.verification.script import Played
+from qwen3_codegen.verification.subject import Subject
 
 __all__ = ["check_ops", "num_op_checks"]
 
@@ -40,6 +42,9 @@ _PART_OPS: Mapping[tuple[str, bool], tuple[str, ...]] = {
 }
 """Ops whose limits an inner value may take, by whether it went through a norm."""
 
+_CACHED = ("k_rope", "v_cache")
+"""Inner values that are shown as the cache keeps them."""
+
 
 def num_op_checks(graph: Graph) -> int:
     """Returns how many checks ``check_ops`` yields, if the engine shows all it can."""
@@ -48,8 +53,7 @@ def num_op_checks(graph: Graph) -> int:
 
 
 def check_ops(
-    graph: Graph,
-    lowering: str,
+    subject: Subject,
     read: Callable[[str], Array],
     max_model_len: int,
     played: Played[Mapping[str, Array]],
@@ -57,12 +61,12 @@ def check_ops(
     """Yields one check per node of every layer, over all steps; of a fused one, one per part.
 
     Args:
-        graph: The one the engine was made of, after all passes; values in the dtype it keeps
-        lowering: How the engine carries it out.
+        subject: The engine.
         read: Gives a checkpoint's tensor by name.
         max_model_len: The engine's, which chooses between rope tables.
         played: Traces of the engine.
     """
+    graph = subject.graph
     interpreter = Interpreter(
         graph,
         read,
@@ -72,7 +76,7 @@ def check_ops(
         as_stored=True,
     )
     sums = {place: _sums(region) for place, _, region in places(graph)}
-    judge = _Judge(graph, lowering, played)
+    judge = _Judge(graph, subject.lowering, subject.cache_dtype, played)
     replayed = interpreter.replay(played.slotted(), played.results)
     for (place, _), steps in groupby(replayed, key=lambda each: (each.place, id(each.node))):
         judge.started = time.monotonic()
@@ -89,6 +93,7 @@ class _Judge:
 
     graph: Graph
     lowering: str
+    cache_dtype: DType
     played: Played[Mapping[str, Array]]
     started: float = 0.0
 
@@ -105,7 +110,11 @@ class _Judge:
             for step in steps
         }
         placed = PlacedNode(place, first.layer, node, part)
-        check = self._judged(placed, measured, self._limit(node, part or node.op, num_terms))
+        dtype = node.outputs[0].type.dtype
+        if node.op in ATTENTION_OPS and not first.inner:
+            dtype = _coarser(dtype, self.cache_dtype)  # else keys and values are given as rounded
+        limit = op_limit(part or node.op, dtype, self.lowering, num_terms)
+        check = self._judged(placed, measured, limit)
         return replace(check, name=".".join([place, _names(node.outputs)]))
 
     def parts(self, steps: list[Replayed], num_terms: int) -> Iterator[Check]:
@@ -119,9 +128,13 @@ class _Judge:
             norm = norm_of(first.node, name)
             placed = PlacedNode(first.place, first.layer, first.node, name)
             heads = [self._heads(step, placed, name) for step in steps]
+            dtype = first.node.outputs[0].type.dtype
             limit = sum(
-                self._limit(first.node, op, num_terms) for op in _PART_OPS[name, norm is not None]
+                op_limit(op, dtype, self.lowering, num_terms)
+                for op in _PART_OPS[name, norm is not None]
             )
+            if name in _CACHED and _coarser(dtype, self.cache_dtype) is not dtype:
+                limit += UNIT[self.cache_dtype]
             check = self._judged(placed, {each.step: each.whole() for each in heads}, limit)
             if norm is not None:
                 placed = replace(placed, part=norm)
@@ -146,9 +159,6 @@ class _Judge:
     def _shown(self, step: int, name: str) -> Array:
         return self.played.results[step][name]
 
-    def _limit(self, node: Node, op: str, num_terms: int) -> float:
-        return op_limit(op, node.outputs[0].type.dtype, self.lowering, num_terms)
-
     def _judged(
         self, placed: PlacedNode, measured: Mapping[int, Measurement], limit: float
     ) -> Check:
@@ -167,6 +177,10 @@ class _Judge:
             placed=placed,
             note=_which_steps(missed, measured),
         )
+
+
+def _coarser(one: DType, other: DType) -> DType:
+    return max(one, other, key=lambda dtype: UNIT[dtype])
 
 
 def _names(outputs: tuple[Value, ...]) -> str:

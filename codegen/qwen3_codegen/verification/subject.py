@@ -16,6 +16,7 @@ from qwen3_codegen.compile import (
     make_graph,
     plan_model,
 )
+from qwen3_codegen.dtypes import DType
 from qwen3_codegen.frontend import build_graph
 from qwen3_codegen.ir.graph import Graph
 from qwen3_codegen.plan.activations import with_activations
@@ -47,10 +48,12 @@ class Subject:
     """What is verified."""
 
     graph: Graph
-    """What it carries out, after all passes."""
+    """What it carries out, after all passes; values have the dtype they are kept in."""
     frontend_graph: Graph
     """The same before all passes."""
     lowering: str
+    cache_dtype: DType
+    """What it keeps keys and values in."""
     facts: Mapping[str, object]
     """Model, device, dtype and the like, for the report."""
     check_fit: Callable[[Limits], None]
@@ -100,6 +103,7 @@ def compiled_subject(
         graph=with_activations(make_graph(stored, lowering=lowering), plan.value_dtype),
         frontend_graph=build_graph(stored),
         lowering=lowering,
+        cache_dtype=plan.cache_dtype,
         facts={
             "model": plan.model_name,
             "architecture": spec.architecture.location.path,

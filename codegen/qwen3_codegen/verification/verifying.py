@@ -145,7 +145,7 @@ def _run_ops(
 ) -> None:
     assert limits.max_model_len is not None
     total = num_op_checks(subject.graph)
-    checks = check_ops(subject.graph, subject.lowering, read, limits.max_model_len, played)
+    checks = check_ops(subject, read, limits.max_model_len, played)
     for done, check in enumerate(checks, start=1):
         progress("op by op", done, total)
         report.checks.append(check)
