@@ -29,6 +29,8 @@ from tests.serving.processes import engine_of, resident_bytes
 
 DTYPE, MAX_MODEL_LEN = "bfloat16", 1600
 OPTIONS = ("--dtype", DTYPE, "--max-model-len", str(MAX_MODEL_LEN), "--max-num-seqs", "16")
+# How long an answer takes is not asked here, and other programs may have the processors.
+OPTIONS += ("--request-timeout", "7200")
 SETTLED_SECONDS = 30.0
 
 
