@@ -16,7 +16,7 @@ CPP_SOURCES = $(shell find runtime/cpp -name '*.cpp' -o -name '*.hpp')
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test chromium lint format check fuzz soak clean
+.PHONY: help setup demo test chromium lint format check exhaustive fuzz soak clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST)
@@ -29,8 +29,13 @@ demo: $(VENV)/.installed $(VENV)/.model ## Build an engine for SmolLM2-135M and 
 
 test: $(VENV)/.tested lint check ## Install the test tools, then run linters, type checks and tests
 
+PYTEST := $(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist worksteal
+
 check: $(VENV)/.tested
-	$(BIN)/python -m pytest -n $(PYTEST_JOBS) --dist worksteal $(PYTEST_FLAGS)
+	$(PYTEST) -m "not exhaustive" $(PYTEST_FLAGS)
+
+exhaustive: $(VENV)/.tested ## Run the tests of every model on every instruction set, too
+	$(PYTEST) $(PYTEST_FLAGS)
 
 # The one target that changes the system; tests that need Chromium are skipped without it.
 chromium: ## Install Chromium for the tests of the chat page (Debian, as root)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
 from qwen3_codegen.build.toolchain import host_features, instruction_set
@@ -26,11 +28,11 @@ def best() -> str:
     return [name for name in NAMES if why_not(name) is None][-1]
 
 
-def on(name: str, *values: object):
+def on(name: str, *values: object, marks: Sequence[pytest.MarkDecorator] = ()):
     """Parameters of a test on a path; skipped, with the reason, where the machine lacks it."""
     reason = why_not(name)
-    marks = [pytest.mark.skip(reason=reason)] if reason else []
-    return pytest.param(name, *values, marks=marks)
+    skip = [pytest.mark.skip(reason=reason)] if reason else []
+    return pytest.param(name, *values, marks=[*marks, *skip])
 
 
 every_instruction_set = pytest.mark.parametrize("isa", [on(name) for name in NAMES])

@@ -17,16 +17,22 @@ from tests.reference.models import assert_logits_match
 
 pytestmark = pytest.mark.compile
 
-# What `native` takes runs all cases in test_parity; asked for by its own name, these.
-FEW = [case for case in CASES if case.id in ("qwen3-window-8", "gemma3-softcap", "qwen2-tied")]
-RUNS = [(isa, case) for isa in NAMES for case in (FEW if isa == best() else CASES)]
+# What `native` takes runs all cases in test_parity; asked for by its own name, these. The other
+# paths run them, too, and all cases in the exhaustive tests.
+FEW = ("qwen3-window-8", "gemma3-softcap", "qwen2-tied", "qwen3-moe-mixed")
+RUNS = [(isa, case) for isa in NAMES for case in CASES if case.id in FEW or isa != best()]
 
 # The widest registers in each path's code; plain x86-64 has those of SSE2.
 WIDEST = {"portable": "xmm", "avx2": "ymm", "avx512": "zmm"}
 
 
 @pytest.mark.parametrize(
-    ("isa", "case"), [on(isa, case) for isa, case in RUNS], ids=lambda value: str(value)
+    ("isa", "case"),
+    [
+        on(isa, case, marks=() if case.id in FEW else (pytest.mark.exhaustive,))
+        for isa, case in RUNS
+    ],
+    ids=str,
 )
 def test_native_kernels(isa, case, reference, open_llm):
     model = reference(case)

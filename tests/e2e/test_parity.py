@@ -16,6 +16,7 @@ from qwen3_codegen.spec.catalog import load_model
 from qwen3_codegen.spec.device import load_device
 from tests.reference.cases import CASES
 from tests.reference.models import GREEDY_STEPS, ReferenceModel, assert_logits_match
+from tests.tiers import REPRESENTATIVES, exhaustive_beyond
 
 # What the portable lowering refuses, and the op that it names.
 REFUSED = {"qwen3-moe": "moe", "qwen3-moe-mixed": "moe", "gemma3-softcap": "tanh"}
@@ -50,7 +51,7 @@ def test_embedded_infinicore(case, reference, open_llm):
 
 @pytest.mark.compile
 @pytest.mark.network
-@pytest.mark.parametrize("case", COMPILED, ids=str)
+@pytest.mark.parametrize("case", exhaustive_beyond(REPRESENTATIVES, COMPILED))
 def test_real_infinicore(case, reference, open_llm, real_infinicore):
     model = reference(case)
     # Its sums run over one float, element after element: the tokens must be the same, the logits
