@@ -213,8 +213,8 @@ def test_a_cache_of_more_bits_is_nearer_and_of_fewer_stays_near(reference, open_
 
     half, wide, narrow = map(distance, engines)
     assert wide < 0.97 * half
-    # With all else in float32, less than half of what bfloat16 throughout costs.
-    assert 0 < narrow < 0.5 * half
+    # With matrices in float32, what is left is the cache's share.
+    assert 0 < narrow < 0.8 * half
 
 
 @pytest.mark.parametrize(

@@ -209,7 +209,7 @@ def test_a_mixture_keeps_its_cache_in_less_where_asked():
         ("qwen3-moe", DType.F32, None),
         ("qwen3-window-3", DType.F32, DType.F32),
         ("qwen3-window-3", DType.BF16, DType.BF16),
-        ("qwen3-moe", DType.F16, DType.F16),
+        ("qwen2", DType.F16, DType.F16),
     ],
 )
 def test_values_have_the_dtype_of_matrices_in_float32_and_where_asked(id, dtype, wanted):

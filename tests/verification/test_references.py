@@ -20,6 +20,7 @@ from qwen3_codegen.verification.tensor_dump import DumpReference, write_dump
 from qwen3_codegen.verification.torch_reference import TorchReference, user_reference
 from qwen3_runtime.checkpoint import open_checkpoint
 from tests.reference.cases import CASES
+from tests.tiers import REPRESENTATIVES, exhaustive_beyond
 from tests.verification.subjects import (
     interpreted,
     request_for,
@@ -31,6 +32,7 @@ from tests.verification.subjects import (
 LEFT_OUT = {
     "phi3-longrope-long": "transformers takes short factors for its short sequences",
 }
+COMPARED = [case for case in CASES if case.id not in LEFT_OUT]
 
 SEEN = {
     "qwen3-window-8": {
@@ -45,7 +47,7 @@ SEEN = {
 
 
 @pytest.mark.parametrize("lowering", ["portable", "native"])
-@pytest.mark.parametrize("case", [c for c in CASES if c.id not in LEFT_OUT], ids=str)
+@pytest.mark.parametrize("case", exhaustive_beyond(REPRESENTATIVES | SEEN.keys(), COMPARED))
 def test_no_false_alarm(case, lowering, reference):
     model = reference(case)
     with open_checkpoint(model.path) as checkpoint:
