@@ -109,21 +109,24 @@ void Engine::full_attention_layer(size_t layer) {
 
   // qwen3.yaml:63: q_proj_linear = linear(x, q_proj)
   const Tensor q_proj_linear = buffer_2_.shaped({num_tokens, 2048});  // [num_tokens, 2048]
-  native::Linear<Element, 2048, 2048, native::Bf16>::run(q_proj_linear, x, w.q_proj, 1.0f, 0.0f);
+  native::Linear<Element, 2048, 2048, native::Bf16, native::RoundableRows>::run(
+      q_proj_linear, x, w.q_proj, 1.0f, 0.0f);
 
   // qwen3.yaml:63: q = reshape(q_proj_linear) {shape=[16, 128]}
   const Tensor q = q_proj_linear.unflatten(1, 16, 128);  // [num_tokens, 16, 128]
 
   // qwen3.yaml:64: k_proj_linear = linear(x, k_proj)
   const Tensor k_proj_linear = buffer_3_.shaped({num_tokens, 1024});  // [num_tokens, 1024]
-  native::Linear<Element, 2048, 1024, native::Bf16>::run(k_proj_linear, x, w.k_proj, 1.0f, 0.0f);
+  native::Linear<Element, 2048, 1024, native::Bf16, native::RoundableRows>::run(
+      k_proj_linear, x, w.k_proj, 1.0f, 0.0f);
 
   // qwen3.yaml:64: k = reshape(k_proj_linear) {shape=[8, 128]}
   const Tensor k = k_proj_linear.unflatten(1, 8, 128);  // [num_tokens, 8, 128]
 
   // qwen3.yaml:65: v_proj_linear = linear(x, v_proj)
   const Tensor v_proj_linear = buffer_4_.shaped({num_tokens, 1024});  // [num_tokens, 1024]
-  native::Linear<Element, 2048, 1024, native::Bf16>::run(v_proj_linear, x, w.v_proj, 1.0f, 0.0f);
+  native::Linear<Element, 2048, 1024, native::Bf16, native::RoundableRows>::run(
+      v_proj_linear, x, w.v_proj, 1.0f, 0.0f);
 
   // qwen3.yaml:65: v = reshape(v_proj_linear) {shape=[8, 128]}
   const Tensor v = v_proj_linear.unflatten(1, 8, 128);  // [num_tokens, 8, 128]
@@ -147,7 +150,8 @@ void Engine::full_attention_layer(size_t layer) {
 
   // qwen3.yaml:70: h_add = linear(a_reshape, o_proj, residual=h)
   const Tensor h_add = h;  // [num_tokens, 2048]
-  native::Linear<Element, 2048, 2048, native::Bf16>::run(h_add, a_reshape, w.o_proj, 1.0f, 1.0f);
+  native::Linear<Element, 2048, 2048, native::Bf16, native::RoundableRows>::run(
+      h_add, a_reshape, w.o_proj, 1.0f, 1.0f);
 
   // qwen3.yaml:71: x_rms_norm = rms_norm(h_add, post_attention_layernorm) {eps=1e-06}
   const Tensor x_rms_norm = buffer_1_.shaped({num_tokens, 2048});  // [num_tokens, 2048]
@@ -155,11 +159,13 @@ void Engine::full_attention_layer(size_t layer) {
 
   // qwen3.yaml:72: gate = linear(x_rms_norm, gate_proj)
   const Tensor gate = buffer_2_.shaped({num_tokens, 6144});  // [num_tokens, 6144]
-  native::Linear<Element, 2048, 6144, native::Bf16>::run(gate, x_rms_norm, w.gate_proj, 1.0f, 0.0f);
+  native::Linear<Element, 2048, 6144, native::Bf16, native::RoundableRows>::run(
+      gate, x_rms_norm, w.gate_proj, 1.0f, 0.0f);
 
   // qwen3.yaml:73: up = linear(x_rms_norm, up_proj)
   const Tensor up = buffer_3_.shaped({num_tokens, 6144});  // [num_tokens, 6144]
-  native::Linear<Element, 2048, 6144, native::Bf16>::run(up, x_rms_norm, w.up_proj, 1.0f, 0.0f);
+  native::Linear<Element, 2048, 6144, native::Bf16, native::RoundableRows>::run(
+      up, x_rms_norm, w.up_proj, 1.0f, 0.0f);
 
   // qwen3.yaml:74: mul = swiglu(gate=gate, up=up)
   const Tensor mul = gate;  // [num_tokens, 6144]
@@ -167,7 +173,8 @@ void Engine::full_attention_layer(size_t layer) {
 
   // qwen3.yaml:74: h_add_2 = linear(mul, down_proj, residual=h_add)
   const Tensor h_add_2 = h_add;  // [num_tokens, 2048]
-  native::Linear<Element, 6144, 2048, native::Bf16>::run(h_add_2, mul, w.down_proj, 1.0f, 1.0f);
+  native::Linear<Element, 6144, 2048, native::Bf16, native::RoundableRows>::run(
+      h_add_2, mul, w.down_proj, 1.0f, 1.0f);
 }
 
 // From the last hidden state to logits, for rows [first_row, first_row + num_logit_rows).
@@ -185,8 +192,8 @@ void Engine::epilogue(size_t first_row, size_t num_logit_rows, float* logits_out
 
   // qwen3.yaml:78: logits = linear(h_rms_norm, embed_tokens)
   const Tensor logits = buffer_6_.shaped({num_logit_rows, 151936});  // [num_logit_rows, 151936]
-  native::Linear<Element, 2048, 151936, native::Bf16>::run(logits, h_rms_norm,
-                                                           weights_.embed_tokens, 1.0f, 0.0f);
+  native::Linear<Element, 2048, 151936, native::Bf16, native::RoundableRows>::run(
+      logits, h_rms_norm, weights_.embed_tokens, 1.0f, 0.0f);
   read_logits(logits, logits_out);
 }
 

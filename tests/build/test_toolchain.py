@@ -110,6 +110,13 @@ def test_named_levels():
     assert set(bf16.features) - set(instruction_set("avx512").features) == {"avx512_bf16"}
 
 
+@is_x86
+def test_one_instruction_set_multiplies_bfloat16():
+    """The one that simd.hpp calls QWEN3_SIMD_AVX512_BF16."""
+    names = ("portable", "avx2", "avx512", "avx512-bf16")
+    assert [name for name in names if instruction_set(name).multiplies_bfloat16] == ["avx512-bf16"]
+
+
 def test_an_unknown_instruction_set():
     with pytest.raises(BuildError) as caught:
         instruction_set("natve")

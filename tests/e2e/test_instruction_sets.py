@@ -9,9 +9,14 @@ import subprocess
 import numpy as np
 import pytest
 
+from qwen3_codegen.build.cache import cache_in_use
+from qwen3_codegen.compile import CompileOptions, build_in_cache, plan_model
+from qwen3_codegen.dtypes import DType
+from qwen3_codegen.spec.device import load_device
 from tests.e2e.test_devices import assert_half_precision
 from tests.e2e.test_parity import assert_parity
 from tests.instruction_sets import NAMES, best, every_instruction_set, on
+from tests.plan.planning import case_spec
 from tests.reference.cases import CASES, case_named, stored_in
 from tests.reference.models import assert_logits_match
 
@@ -42,7 +47,7 @@ def test_native_kernels(isa, case, reference, open_llm):
 @pytest.mark.parametrize("values", ["float32", "bfloat16"])
 @pytest.mark.parametrize("isa", [on(isa) for isa in (*NAMES, "avx512-bf16")])
 def test_bfloat16(isa, values, reference, open_llm):
-    """Widened to float32, but for the products of pairs that the last has for bfloat16 values."""
+    """Widened to float32, but for the products of pairs that the last has."""
     model = reference("qwen3-gqa-7x2")
     llm = open_llm(
         model.path, dtype="bfloat16", activation_dtype=values, lowering="native", isa=isa
@@ -70,11 +75,14 @@ def test_mixtures_in_half_precision(isa, dtype, reference, open_llm):
         assert_logits_match(rows, model.logits(prompt))
 
 
-def widest_registers(directory) -> str:
+def code_of(directory) -> str:
     (module,) = directory.glob("_engine*.so")
-    command = ["objdump", "--disassemble", "--no-show-raw-insn", str(module)]
-    code = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return max(re.findall(r"%([xyz]mm)\d", code))
+    command = ["objdump", "--disassemble", "--demangle", "--no-show-raw-insn", str(module)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def widest_registers(directory) -> str:
+    return max(re.findall(r"%([xyz]mm)\d", code_of(directory)))
 
 
 only_x86 = pytest.mark.skipif(platform.machine() != "x86_64", reason="knows x86-64's registers")
@@ -92,3 +100,21 @@ def test_the_code_is_of_the_path_asked_for(isa, reference, open_llm):
 def test_native_code_is_of_the_best_path(reference, open_llm):
     llm = open_llm(reference("qwen3-window-8").path, lowering="native")
     assert widest_registers(llm.engine.directory) == WIDEST[best()]
+
+
+@only_x86
+@pytest.mark.parametrize(
+    ("id", "step"), [("qwen3-window-3", "Bf16PairStep"), ("qwen3-moe", "FloatStep")]
+)
+def test_pairs_are_multiplied_where_no_router_is_misled(id, step):
+    """By the steps of the products that are called; the code need not run here."""
+    options = CompileOptions(lowering="native", dtype=DType.BF16, isa="avx512-bf16")
+    compiled = plan_model(case_spec(id), load_device("cpu"), options)
+    with cache_in_use():
+        code = code_of(build_in_cache(compiled, options, lambda message: None).directory)
+    called = re.findall(
+        r"(?:call|jmp) .*kernels::gemm<float, qwen3::kernels::Bf16, [\w:]*?(\w+)<", code
+    )
+    assert set(called) == {step}
+    (tile,) = re.findall(r"multiply_packed<[\w:]*Bf16PairStep<float>.*>:\n((?:.+\n)+)", code)
+    assert "vdpbf16ps" in tile

@@ -246,6 +246,14 @@ def test_calls_stay_within_the_width(items, head_length):
     assert "".join(text.split()) == f"{head}({','.join(items)});"
 
 
+def test_one_line_below_is_better_than_three_beside():
+    two, three = ["one_argument", "another"], ["one_argument", "another_one", "and_the_last"]
+    head = "f" * (WIDTH - 20)
+    assert call_arguments(head, two, 2).split() == ["one_argument,", "another"]
+    assert not call_arguments(head, two, 2).startswith("\n")
+    assert call_arguments(head, three, 2) == "\n      one_argument, another_one, and_the_last"
+
+
 def test_short_initialisers_stay_on_one_line():
     assert initializer("int a[2] = ", ["1", "2"]) == "{1, 2}"
     long = initializer("int a[99] = ", [str(number) for number in range(99)])

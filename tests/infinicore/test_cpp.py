@@ -44,7 +44,7 @@ def isas() -> list:
     ]
 
 
-every_program = pytest.mark.parametrize("source", ["kernels_test", "native_test"])
+every_program = pytest.mark.parametrize("source", ["kernels_test", "gemm_test", "native_test"])
 
 
 @every_program
@@ -95,6 +95,7 @@ def test_arm64_compiles(builder):
     sources += [
         PROGRAMS / "native_test.cpp",
         PROGRAMS / "kernels_test.cpp",
+        PROGRAMS / "gemm_test.cpp",
         SOURCE / "src" / "device_memory.cpp",
     ]
     run([*command, *map(str, sources)])

@@ -160,6 +160,27 @@ def test_a_replay_takes_what_it_is_given(graph: Graph) -> None:
     assert spoilt == [(wrong, 1), ("layers.1.a", 1)]
 
 
+def test_a_replay_rounds_rows_beside_weights_of_that_dtype_alone() -> None:
+    graph = tiny_graph(dtype=DType.BF16)
+    batches, traces = traces_of(engine_of(graph))
+    exact, rounded = (
+        list(engine_of(graph).replay(batches, traces, row_dtype))
+        for row_dtype in (None, DType.BF16)
+    )
+    others = engine_of(graph).replay(batches, traces, DType.F16)
+    for one, other, none in zip(exact, rounded, others, strict=True):
+        changed = not np.array_equal(one.results[0], other.results[0])
+        assert changed == (one.node.op == "linear")
+        np.testing.assert_array_equal(one.results[0], none.results[0])
+    first = next(each for each in rounded if each.node.op == "linear")
+    node, trace = first.node, traces[0]
+    x = trace[f"{first.place}.{node.inputs['x']}"].astype(ml_dtypes.bfloat16).astype(np.float64)
+    spoilt = {**trace, f"{first.place}.{node.inputs['x']}": x}
+    same = engine_of(graph).replay(batches, [spoilt, *traces[1:]])
+    expected = next(each for each in same if each.node is node and each.place == first.place)
+    np.testing.assert_array_equal(first.results[0], expected.results[0])
+
+
 def test_a_replay_remembers_the_keys_it_was_given(graph: Graph) -> None:
     batches, traces = traces_of(engine_of(graph))
     traces[0]["layers.1.k_rope"] = traces[0]["layers.1.k_rope"] * 1.5

@@ -250,6 +250,46 @@ def test_others_keep_values_in_float32_and_their_cache_in_half(kv_cache_dtype, c
     assert f"Values stay in float32 from op to op{in_cache}." in compiled.files["engine.hpp"]
 
 
+@pytest.mark.parametrize("id", ["qwen3-window-3", "qwen2-tied"])
+def test_rows_beside_bfloat16_matrices_may_be_rounded(id):
+    compiled = plan_model(case_spec(id), CPU, dataclasses.replace(NATIVE, dtype=DType.BF16))
+    assert compiled.plan.row_dtype is DType.BF16
+    for kernel, sizes in compiled.plan.kernels:
+        assert (sizes[-2:] == ("Bf16", "RoundableRows")) == (kernel == "Linear")
+    assert "native::Bf16, native::RoundableRows>::run(" in compiled.files["engine.cpp"]
+
+
+@pytest.mark.parametrize(
+    ("id", "options"),
+    [
+        ("qwen3-moe", {"dtype": DType.BF16}),  # they choose experts
+        ("qwen3-moe-mixed", {"dtype": DType.BF16}),  # in some layers
+        ("qwen3-window-3", {"dtype": DType.BF16, "activation_dtype": DType.BF16}),
+        ("qwen3-window-3", {"dtype": DType.F16}),
+        ("qwen3-window-3", {"dtype": DType.F32}),
+        ("qwen3-window-3", {"dtype": DType.BF16, "lowering": "portable"}),
+    ],
+)
+def test_other_rows_are_multiplied_as_they_are(id, options):
+    compiled = plan_model(case_spec(id), CPU, dataclasses.replace(NATIVE, **options))
+    assert compiled.plan.row_dtype is None
+    assert all("RoundableRows" not in sizes for _, sizes in compiled.plan.kernels)
+    assert "RoundableRows" not in compiled.files["engine.cpp"]
+
+
+def test_rows_beside_a_matrix_that_is_kept_as_values_are_stay():
+    graph = make_graph(with_dtype(case_spec("qwen3-window-3"), DType.BF16), lowering="native")
+    first, *others = graph.layer_kinds[0].nodes
+    reads_it_too = dataclasses.replace(first, inputs={**first.inputs, "weight": "q_proj"})
+    kind = dataclasses.replace(graph.layer_kinds[0], nodes=(reads_it_too, *others))
+    changed = dataclasses.replace(graph, layer_kinds=(kind, *graph.layer_kinds[1:]))
+    usual = request()
+    target = dataclasses.replace(usual.target, lowering="native")
+    plan = plan_engine(changed, dataclasses.replace(usual, target=target))
+    assert kernels(plan, "= linear(x, q_proj)") == [("Linear", (52, 56))]
+    assert kernels(plan, "= linear(x, k_proj)") == [("Linear", (52, 28, "Bf16", "RoundableRows"))]
+
+
 @pytest.mark.parametrize(
     ("id", "dtype"),
     [

@@ -50,6 +50,7 @@ def interpreted(
         frontend_graph=build_graph(stored),
         lowering=lowering,
         cache_dtype=DType.F32,
+        row_dtype=None,
         facts={"model": spec.name},
         check_fit=lambda limits: None,
         ordinary=engine,

@@ -33,6 +33,11 @@ class InstructionSet:
         """The flags of a project that is built where it is used."""
         return ("-march=native",) if self.name == "native" else self.flags
 
+    @property
+    def multiplies_bfloat16(self) -> bool:
+        """Whether kernels have products of bfloat16: ``QWEN3_SIMD_AVX512_BF16`` of simd.hpp."""
+        return set(self.features) >= _PAIR_PRODUCTS
+
 
 @dataclass(frozen=True, slots=True)
 class Toolchain:
@@ -54,6 +59,7 @@ _X86_V2 = ("popcnt", "sse4_1", "sse4_2", "ssse3")
 _X86_V3 = (*_X86_V2, "abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe")
 _X86_V4 = (*_X86_V3, "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 _X86_V4_BF16 = (*_X86_V4, "avx512_bf16")
+_PAIR_PRODUCTS = {"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"}
 _SPELLED_OTHERWISE = {
     "abm": "lzcnt",
     "avx512_bf16": "avx512bf16",

@@ -157,6 +157,8 @@ def wrapped(items: Iterable[str], indent: int, *, tail: int = 0) -> str:
 def call_arguments(head: str, items: Iterable[str], indent: int, *, tail: int = 2) -> str:
     """Returns a call's arguments, wrapped beside its parenthesis or on lines of their own.
 
+    A single line of their own is better than three short ones.
+
     Args:
         head: What stands before the parenthesis.
         items: The arguments.
@@ -165,9 +167,12 @@ def call_arguments(head: str, items: Iterable[str], indent: int, *, tail: int = 
     """
     arguments = list(items)
     column = indent + len(head) + 1
-    if column + max(map(len, arguments), default=0) + tail <= WIDTH:
-        return wrapped(arguments, column, tail=tail)
-    return "\n" + " " * (indent + 4) + wrapped(arguments, indent + 4, tail=tail)
+    beside = wrapped(arguments, column, tail=tail)
+    below = wrapped(arguments, indent + 4, tail=tail)
+    fits = column + max(map(len, arguments), default=0) + tail <= WIDTH
+    if fits and (beside.count("\n") < 2 or "\n" in below):
+        return beside
+    return "\n" + " " * (indent + 4) + below
 
 
 def initializer(head: str, items: Iterable[str], *, tail: int = 1) -> str:

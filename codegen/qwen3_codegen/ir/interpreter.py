@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from qwen3_codegen.dtypes import DType
 from qwen3_codegen.ir.graph import Graph, Node, Region, Weight
 from qwen3_codegen.ir.ops import ATTENTION_OPS, OpDef, ops_of
 from qwen3_codegen.ir.ops.step import RopeAngles, Step
@@ -196,7 +197,10 @@ class Interpreter:
         return {name: array for name, array in values.items() if name in names}
 
     def replay(
-        self, batches: Sequence[Batch], traces: Sequence[Mapping[str, Array]]
+        self,
+        batches: Sequence[Batch],
+        traces: Sequence[Mapping[str, Array]],
+        row_dtype: DType | None = None,
     ) -> Iterator[Replayed]:
         """Computes every node by itself, from the values another engine had before it.
 
@@ -207,6 +211,8 @@ class Interpreter:
         Args:
             batches: Steps in order; sequences are told apart by their slots, from position 0 on.
             traces: What ``trace`` of the other engine gave for each; token ids need not be there.
+            row_dtype: What that engine rounds the rows of a linear to, where its weight is of that
+                dtype; None: it multiplies them as they are.
 
         Yields:
             Nodes in the order they run, each for all steps in turn.
@@ -218,20 +224,25 @@ class Interpreter:
         rope = [self._rope(batch) for batch in batches]
         for place, layer, region in places(self._graph):
             weights = {weight.name: self._weight(weight, layer) for weight in region.weights}
+            rounds_rows = {w.name for w in region.weights if w.type.dtype is row_dtype}
             for node in region.nodes:
+                is_rounded = node.op == "linear" and node.inputs["weight"] in rounds_rows
+                rows_in = row_dtype if is_rounded else None
                 for step, (batch, trace) in enumerate(zip(batches, traces, strict=True)):
                     given = _Given(trace, batch.token_ids, place, weights)
                     at = self._step(batch, slots[step], rope[step], place, node)
-                    results, inner = self._alone(node, given, at)
+                    results, inner = self._alone(node, given, at, rows_in)
                     yield Replayed(place, layer, node, step, results, inner)
 
     def _alone(
-        self, node: Node, given: _Given, step: Step
+        self, node: Node, given: _Given, step: Step, rows_in: DType | None
     ) -> tuple[tuple[Array, ...], dict[str, Array]]:
         """One node; another engine's values may be anything, infinities included."""
         fusion = self._ops[node.op].fusion
         with np.errstate(all="ignore"):
             inputs = {role: self._computing(given[name]) for role, name in node.inputs.items()}
+            if rows_in is not None:
+                inputs["x"] = self._rounded(inputs["x"], rows_in)
             inner = {} if fusion is None else fusion.inner(inputs, node.attributes, step)
             shown = {name: given.inner(node, name) for name in inner}
             if fusion is None or any(array is None for array in shown.values()):
@@ -309,9 +320,11 @@ class Interpreter:
 
     def _evaluated(self, weight: Weight, layer: int | None) -> Array:
         if self._as_stored:
-            stored = evaluate(weight.expression, self._read, layer)
-            return stored.astype(FLOAT_DTYPES[weight.type.dtype.value]).astype(self._dtype)
+            return self._rounded(evaluate(weight.expression, self._read, layer), weight.type.dtype)
         return evaluate(weight.expression, self._read_in_dtype, layer)
+
+    def _rounded(self, array: Array, dtype: DType) -> Array:
+        return array.astype(FLOAT_DTYPES[dtype.value]).astype(self._dtype)
 
     def _read_in_dtype(self, name: str) -> Array:
         array: Array = np.asarray(self._read(name)).astype(self._dtype)

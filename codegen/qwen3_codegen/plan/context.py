@@ -30,6 +30,8 @@ class EngineContext:
     transpose_linear_weights: bool
     cache_dtype: DType
     """Of the keys and values of every cache group."""
+    row_dtype: DType | None
+    """What rows of linears may be rounded to beside matrices of that dtype."""
     pool: BufferPool = field(default_factory=BufferPool)
     constants: dict[str, float] = field(default_factory=dict)
     attention_shapes: list[AttentionShape] = field(default_factory=list)

@@ -12,7 +12,12 @@ from qwen3_codegen.ir.graph import AttributeValue, Graph, Node, Region, Value
 from qwen3_codegen.ir.ops import ATTENTION_OPS, ops_of
 from qwen3_codegen.passes.rewriting import used_rope_tables
 from qwen3_codegen.plan import native, portable
-from qwen3_codegen.plan.activations import activation_dtype, cache_dtype, with_activations
+from qwen3_codegen.plan.activations import (
+    activation_dtype,
+    cache_dtype,
+    row_dtype,
+    with_activations,
+)
 from qwen3_codegen.plan.context import EngineContext, RegionContext
 from qwen3_codegen.plan.records import (
     Action,
@@ -109,6 +114,7 @@ class _Planner:
             device_label=request.target.device,
             transpose_linear_weights=request.transpose_linear_weights,
             cache_dtype=cache_dtype(graph, lowering, self._values_in, request.kv_cache_dtype),
+            row_dtype=row_dtype(graph, lowering, self._values_in),
         )
         self._lowering = _LOWERINGS[lowering]
         self._model_weights = ModelWeights()
@@ -154,6 +160,7 @@ class _Planner:
             digests=request.digests,
             own_headers=self._own_headers(),
             activation_dtype=None if self._values_in is graph.dtype else self._values_in,
+            row_dtype=self._engine.row_dtype,
         )
 
     def _hidden_place(self) -> Place:

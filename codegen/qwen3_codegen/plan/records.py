@@ -426,6 +426,9 @@ class EnginePlan:
     """By the header of an op of the user's own: its text and those of what it includes, by name."""
     activation_dtype: DType | None = field(default=None, metadata={"digest": "if set"})
     """Of values between ops where that is not ``dtype``."""
+    row_dtype: DType | None = field(default=None, metadata={"digest": "if set"})
+    """What rows of linears may be rounded to beside matrices of that dtype, where an instruction
+    set multiplies those faster; None: no rows."""
 
     @property
     def value_dtype(self) -> DType:

@@ -77,7 +77,7 @@ def check_ops(
     )
     sums = {place: _sums(region) for place, _, region in places(graph)}
     judge = _Judge(graph, subject.lowering, subject.cache_dtype, played)
-    replayed = interpreter.replay(played.slotted(), played.results)
+    replayed = interpreter.replay(played.slotted(), played.results, subject.row_dtype)
     for (place, _), steps in groupby(replayed, key=lambda each: (each.place, id(each.node))):
         judge.started = time.monotonic()
         same_node = list(steps)

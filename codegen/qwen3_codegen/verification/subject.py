@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 
 from qwen3_codegen.build.builder import BuildResult
 from qwen3_codegen.build.cache import cache_in_use
+from qwen3_codegen.build.toolchain import instruction_set
 from qwen3_codegen.compile import (
     CompiledPlan,
     CompileOptions,
@@ -54,6 +55,8 @@ class Subject:
     lowering: str
     cache_dtype: DType
     """What it keeps keys and values in."""
+    row_dtype: DType | None
+    """What it rounds rows of linears to beside matrices of that dtype; None: it does not."""
     facts: Mapping[str, object]
     """Model, device, dtype and the like, for the report."""
     check_fit: Callable[[Limits], None]
@@ -104,6 +107,7 @@ def compiled_subject(
         frontend_graph=build_graph(stored),
         lowering=lowering,
         cache_dtype=plan.cache_dtype,
+        row_dtype=plan.row_dtype if instruction_set(options.isa).multiplies_bfloat16 else None,
         facts={
             "model": plan.model_name,
             "architecture": spec.architecture.location.path,

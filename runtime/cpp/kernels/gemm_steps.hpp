@@ -75,10 +75,11 @@ struct FloatStep {
   }
 };
 
-#if defined(QWEN3_SIMD_AVX512_BF16)
-// Two neighbouring bfloat16 elements in a lane, as they lie in memory, multiplied by vdpbf16ps.
+// Two neighbouring bfloat16 elements in a lane, as they lie in memory, multiplied by dot_pairs.
+// Rows X are bfloat16 as well, or floats that are rounded to it as they are packed.
+template <typename X>
 struct Bf16PairStep {
-  using RowElement = Bf16;
+  using RowElement = X;
   using Element = Bf16;
   static constexpr std::size_t kBlock = 2 * kLanes;
   static constexpr std::size_t kVectors = 1;
@@ -89,31 +90,54 @@ struct Bf16PairStep {
     std::memcpy(vectors, source, sizeof *vectors);
   }
 
-  static simd::U32 across(const Bf16* source, std::ptrdiff_t k_stride, std::size_t slot) {
-    const Bf16* even = source + 2 * static_cast<std::ptrdiff_t>(slot) * k_stride;
-    simd::U16 low;
-    simd::U16 high;
-    std::memcpy(&low, even, sizeof low);
-    std::memcpy(&high, even + k_stride, sizeof high);
-    return __builtin_convertvector(low, simd::U32) | __builtin_convertvector(high, simd::U32) << 16;
+  static void load(const float* source, simd::U32* vectors) {
+    Bf16 rounded[kBlock];
+    simd::store(rounded, simd::load(source));
+    simd::store(rounded + kLanes, simd::load(source + kLanes));
+    load(rounded, vectors);
+  }
+
+  template <typename T>
+  static simd::U32 across(const T* source, std::ptrdiff_t k_stride, std::size_t slot) {
+    const T* even = source + 2 * static_cast<std::ptrdiff_t>(slot) * k_stride;
+    return bits(even) | bits(even + k_stride) << 16;
   }
 
   static simd::F32 multiply_add(simd::U32 x, simd::U32 w, simd::F32 sums) {
     return simd::dot_pairs(x, w, sums);
   }
-};
-#endif
 
-// The step for products of rows of X with W on this instruction set.
-template <typename W, typename X = W>
+ private:
+  // kLanes elements, each in the lower half of a lane.
+  static simd::U32 bits(const Bf16* source) {
+    simd::U16 narrow;
+    std::memcpy(&narrow, source, sizeof narrow);
+    return __builtin_convertvector(narrow, simd::U32);
+  }
+
+  static simd::U32 bits(const float* source) {
+    Bf16 rounded[kLanes];
+    simd::store(rounded, simd::load(source));
+    return bits(rounded);
+  }
+};
+
+// The step for products of rows of X with W on this instruction set. kMayRoundRows: whether the
+// rows may be rounded to W where that is faster; only the caller knows what a rounding can do.
+template <typename W, typename X = W, bool kMayRoundRows = false>
 struct StepFor {
   using Type = FloatStep<W, X>;
 };
 
 #if defined(QWEN3_SIMD_AVX512_BF16)
+template <bool kMayRoundRows>
+struct StepFor<Bf16, Bf16, kMayRoundRows> {
+  using Type = Bf16PairStep<Bf16>;
+};
+
 template <>
-struct StepFor<Bf16, Bf16> {
-  using Type = Bf16PairStep;
+struct StepFor<Bf16, float, true> {
+  using Type = Bf16PairStep<float>;
 };
 #endif
 

@@ -71,13 +71,18 @@ inline F32 fma(F32 a, F32 b, F32 c) {
 #endif
 }
 
-#if defined(QWEN3_SIMD_AVX512_BF16)
 // c plus the products of a lane's two bfloat16 numbers: first those in the upper halves, then those
-// in the lower ones. Each step rounds to nearest even; subnormals in and out of it count as 0.
+// in the lower ones. Each step rounds to nearest even; subnormals in and out of vdpbf16ps count
+// as 0. Without that instruction nothing is won by pairs: there, tests run its order with this.
 inline F32 dot_pairs(U32 a, U32 b, F32 c) {
+#if defined(QWEN3_SIMD_AVX512_BF16)
   return _mm512_dpbf16_ps(c, reinterpret_cast<__m512bh>(a), reinterpret_cast<__m512bh>(b));
-}
+#else
+  const auto upper = [](U32 pairs) { return reinterpret_cast<F32>(pairs & 0xffff0000u); };
+  const auto lower = [](U32 pairs) { return reinterpret_cast<F32>(pairs << 16); };
+  return fma(lower(a), lower(b), fma(upper(a), upper(b), c));  // the products are exact
 #endif
+}
 
 // NaN in either operand yields b, as maxps does.
 inline F32 max(F32 a, F32 b) {

@@ -14,7 +14,6 @@
 #include <vector>
 
 #include "check.hpp"
-#include "gemm.hpp"
 #include "half.hpp"
 #include "parallel.hpp"
 #include "simd.hpp"
@@ -203,98 +202,6 @@ void idle_workers_sleep() {
   CHECK(used < 0.1);
 }
 
-template <typename T, typename W = T>
-void products_are_right(std::size_t m, std::size_t n, std::size_t k) {
-  std::mt19937 generator(3);
-  std::normal_distribution<float> normal;
-  std::vector<T> a(m * k);
-  std::vector<W> b(k * n);
-  std::vector<T> c(m * n);
-  for (T& value : a) value = from_float<T>(normal(generator));
-  for (W& value : b) value = from_float<W>(normal(generator));
-  gemm<T, W>({1, m, n, k}, {a.data(), 0, static_cast<std::ptrdiff_t>(k), 1},
-             {b.data(), 0, static_cast<std::ptrdiff_t>(n), 1},
-             {c.data(), 0, static_cast<std::ptrdiff_t>(n), 1}, 1.0f, 0.0f);
-  for (std::size_t i = 0; i < m; ++i) {
-    for (std::size_t j = 0; j < n; ++j) {
-      double exact = 0.0;
-      double size = 0.0;
-      for (std::size_t l = 0; l < k; ++l) {
-        const double product = static_cast<double>(to_float(a[i * k + l])) *
-                               static_cast<double>(to_float(b[l * n + j]));
-        exact += product;
-        size += std::abs(product);
-      }
-      const double rounding = sizeof(T) == 2 ? std::abs(exact) / 256 : 0.0;
-      CHECK(std::abs(static_cast<double>(to_float(c[i * n + j])) - exact) <=
-            rounding + size * 1e-6 + 1e-12);
-    }
-  }
-}
-
-// A row's bits do not depend on how many rows there are, nor on how the columns lie.
-template <typename T, typename W = T>
-void products_have_one_order() {
-  constexpr std::size_t kRows = 300;  // several blocks of rows
-  constexpr std::size_t kCols = 45;
-  constexpr std::size_t kLength = 2100;  // several chunks and a part of a block
-  std::mt19937 generator(4);
-  std::normal_distribution<float> normal;
-  std::vector<T> a(kRows * kLength);
-  std::vector<W> adjacent(kLength * kCols);
-  std::vector<W> contiguous(kLength * kCols);
-  for (T& value : a) value = from_float<T>(normal(generator));
-  for (std::size_t k = 0; k < kLength; ++k) {
-    for (std::size_t col = 0; col < kCols; ++col) {
-      adjacent[k * kCols + col] = from_float<W>(normal(generator));
-      contiguous[col * kLength + k] = adjacent[k * kCols + col];
-    }
-  }
-  const auto product = [&](std::size_t first, std::size_t rows, Matrices<const W> b) {
-    std::vector<T> c(rows * kCols);
-    gemm<T, W>({1, rows, kCols, kLength}, {&a[first * kLength], 0, kLength, 1}, b,
-               {c.data(), 0, kCols, 1}, 1.0f, 0.0f);
-    return c;
-  };
-  const Matrices<const W> in_place{contiguous.data(), 0, 1, kLength};
-  std::vector<T> alone;
-  for (std::size_t row = 0; row < kRows; ++row) {
-    const std::vector<T> one = product(row, 1, in_place);
-    alone.insert(alone.end(), one.begin(), one.end());
-  }
-  for (const std::size_t rows : {1, 2, 5, 16, 17, 300}) {
-    for (const Matrices<const W>& b : {in_place, {adjacent.data(), 0, kCols, 1}}) {
-      const std::vector<T> together = product(0, rows, b);
-      CHECK(std::memcmp(together.data(), alone.data(), together.size() * sizeof(T)) == 0);
-    }
-  }
-}
-
-#if defined(QWEN3_SIMD_AVX512_BF16)
-float dot_pair(float high_a, float high_b, float low_a, float low_b, float c) {
-  const auto pair = [](float high, float low) {
-    const std::uint32_t upper = from_float<Bf16>(high).bits;
-    return simd::U32{} + (upper << 16 | from_float<Bf16>(low).bits);
-  };
-  return simd::dot_pairs(pair(high_a, low_a), pair(high_b, low_b), simd::set(c))[0];
-}
-
-// What docs/native-lowering.md says of the instruction.
-void pairs_are_added_one_by_one_and_flushed() {
-  const float large = 16777216.0f;  // 2^24: neighbours are 2 apart
-  CHECK(dot_pair(1.0f, 1.0f, 2.0f, 1.0f, large) == large + 2.0f);
-  CHECK(dot_pair(2.0f, 1.0f, 1.0f, 1.0f, large) == large + 4.0f);
-  const float subnormal = std::ldexp(1.0f, -130);
-  CHECK(dot_pair(subnormal, std::ldexp(1.0f, 100), 0.0f, 0.0f, 0.0f) == 0.0f);
-  CHECK(dot_pair(std::ldexp(1.0f, -70), std::ldexp(1.0f, -60), 0.0f, 0.0f, 0.0f) == 0.0f);
-  CHECK(dot_pair(std::ldexp(1.0f, -60), std::ldexp(1.0f, -60), 0.0f, 0.0f, 0.0f) ==
-        std::ldexp(1.0f, -120));
-  const float infinity = std::numeric_limits<float>::infinity();
-  CHECK(dot_pair(infinity, 1.0f, 1.0f, 1.0f, 0.0f) == infinity);
-  CHECK(std::isnan(dot_pair(infinity, 0.0f, 1.0f, 1.0f, 0.0f)));
-}
-#endif
-
 }  // namespace
 
 int main() {
@@ -310,20 +217,5 @@ int main() {
   exceptions_reach_the_caller();
   nested_and_concurrent_calls_work();
   idle_workers_sleep();
-  for (const std::size_t m : {1, 3, 17, 40}) {
-    products_are_right<float>(m, 45, 601);
-    products_are_right<Bf16>(m, 45, 601);
-    products_are_right<F16>(m, 45, 601);
-    products_are_right<float, Bf16>(m, 45, 601);
-    products_are_right<float, F16>(m, 45, 601);
-  }
-  products_have_one_order<float>();
-  products_have_one_order<Bf16>();
-  products_have_one_order<F16>();
-  products_have_one_order<float, Bf16>();
-  products_have_one_order<float, F16>();
-#if defined(QWEN3_SIMD_AVX512_BF16)
-  pairs_are_added_one_by_one_and_flushed();
-#endif
   std::printf("%s\n", simd::kInstructionSet);
 }

@@ -1,4 +1,4 @@
-"""Names in ``ops.hpp`` of what caches, tables and matrices are made of."""
+"""Names in ``ops.hpp`` of what caches, tables and matrices are made of, and of rows beside them."""
 
 from __future__ import annotations
 
@@ -16,3 +16,9 @@ def matrix_elements(node: Node, role: str, context: RegionContext) -> tuple[str,
     """
     dtype = context.type_of(node.inputs[role]).dtype
     return () if dtype is node.output.type.dtype else (ELEMENTS[dtype],)
+
+
+def row_options(node: Node, role: str, context: RegionContext) -> tuple[str, ...]:
+    """Returns what follows the matrix's element in a product whose rows may be rounded to it."""
+    dtype = context.type_of(node.inputs[role]).dtype
+    return ("RoundableRows",) if dtype is context.engine.row_dtype else ()

@@ -12,7 +12,7 @@ from qwen3_codegen.errors import LoweringError
 from qwen3_codegen.ir.graph import Node, Value, ValueType
 from qwen3_codegen.plan.context import Lowered, RegionContext, number, onto, target_of, window_of
 from qwen3_codegen.plan.lowering import NodeLowering
-from qwen3_codegen.plan.native.elements import ELEMENTS, matrix_elements
+from qwen3_codegen.plan.native.elements import ELEMENTS, matrix_elements, row_options
 from qwen3_codegen.plan.native.experts import lower_moe
 from qwen3_codegen.plan.native.functions import UNARY_FUNCTIONS
 from qwen3_codegen.plan.records import (
@@ -58,7 +58,7 @@ def _linear(node: Node, context: RegionContext) -> Lowered:
     definition, actions = _linear_start(node, context)
     beta = 1.0 if actions or "residual" in node.inputs else 0.0
     sizes = (row_elements(context.type_of(node.inputs["x"])), row_elements(node.output.type))
-    elements = matrix_elements(node, "weight", context)
+    elements = matrix_elements(node, "weight", context) + row_options(node, "weight", context)
     operands = (target, context.ref(node.inputs["x"]), context.ref(node.inputs["weight"]))
     call = KernelCall("Linear", (*sizes, *elements), (*operands, number(node, "alpha"), beta))
     return (definition,), (*actions, call)

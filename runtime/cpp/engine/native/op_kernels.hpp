@@ -126,13 +126,14 @@ void RepeatRow<T, kColumns>::run(const Tensor& out, const Tensor& vector) {
   });
 }
 
-template <class T, size_t kIn, size_t kOut, class W>
-void Linear<T, kIn, kOut, W>::run(const Tensor& out, const Tensor& in, const Tensor& weight,
-                                  float alpha, float beta) {
+template <class T, size_t kIn, size_t kOut, class W, class Rows>
+void Linear<T, kIn, kOut, W, Rows>::run(const Tensor& out, const Tensor& in, const Tensor& weight,
+                                        float alpha, float beta) {
+  using Step = typename kernels::StepFor<W, T, std::is_same_v<Rows, RoundableRows>>::Type;
   const kernels::GemmShape shape{1, out.shape[0], kOut, kIn};
-  kernels::gemm<T, W>(shape, {row_of<const T>(in, 0), 0, in.strides[0], 1},
-                      {row_of<const W>(weight, 0), 0, 1, weight.strides[0]},
-                      {row_of<T>(out, 0), 0, out.strides[0], 1}, alpha, beta);
+  kernels::gemm<T, W, Step>(shape, {row_of<const T>(in, 0), 0, in.strides[0], 1},
+                            {row_of<const W>(weight, 0), 0, 1, weight.strides[0]},
+                            {row_of<T>(out, 0), 0, out.strides[0], 1}, alpha, beta);
 }
 
 template <class T, size_t kGroups, size_t kColumns>

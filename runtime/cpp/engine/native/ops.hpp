@@ -51,8 +51,14 @@ struct RepeatRow {
   static void run(const Tensor& out, const Tensor& vector);
 };
 
+// What a product may do to rows of floats beside a matrix of 16 bits: multiply them as they are, or
+// round them to the matrix's elements first where the instruction set has products of those alone
+// that are faster (AVX512_BF16). The plan says which: a router would choose other experts.
+struct ExactRows;
+struct RoundableRows;
+
 // out = alpha * in @ weight^T + beta * out, weight [kOut, kIn], summed in float, rounded once.
-template <class T, size_t kIn, size_t kOut, class W = T>
+template <class T, size_t kIn, size_t kOut, class W = T, class Rows = ExactRows>
 struct Linear {
   static void run(const Tensor& out, const Tensor& in, const Tensor& weight, float alpha,
                   float beta);

@@ -48,11 +48,14 @@ struct GemmDescriptor : InfiniopDescriptor {
 
 namespace qwen3::kernels {
 
-QWEN3_GEMM_INSTANCE(float, float);
-QWEN3_GEMM_INSTANCE(Bf16, Bf16);
-QWEN3_GEMM_INSTANCE(F16, F16);
-QWEN3_GEMM_INSTANCE(float, Bf16);
-QWEN3_GEMM_INSTANCE(float, F16);
+QWEN3_GEMM_INSTANCE(float, float, false);
+QWEN3_GEMM_INSTANCE(Bf16, Bf16, false);
+QWEN3_GEMM_INSTANCE(F16, F16, false);
+QWEN3_GEMM_INSTANCE(float, Bf16, false);
+QWEN3_GEMM_INSTANCE(float, F16, false);
+#if defined(QWEN3_SIMD_AVX512_BF16)
+QWEN3_GEMM_INSTANCE(float, Bf16, true);
+#endif
 
 }  // namespace qwen3::kernels
 
