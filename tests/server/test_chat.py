@@ -177,3 +177,17 @@ def test_service_pages(http):
         "e2e_request_latency_seconds_bucket",
     ):
         assert f"qwen3_codegen_{name}" in text
+
+
+def test_a_first_token_has_waited_and_been_computed(http):
+    """Where its time went adds up, for every request."""
+    names = ("time_to_first_token", "request_queue_time", "request_prefill_time")
+    before = {name: metric(http, f"{name}_seconds_sum") for name in names}
+    num_before = {name: metric(http, f"{name}_seconds_count") for name in names}
+    http.post("/v1/completions", json={"prompt": "abc", "max_tokens": 3}).raise_for_status()
+    spent = {name: metric(http, f"{name}_seconds_sum") - before[name] for name in names}
+    for name in names:
+        assert metric(http, f"{name}_seconds_count") == num_before[name] + 1
+        assert spent[name] > 0
+    first, queue, prefill = (spent[name] for name in names)
+    assert queue + prefill == pytest.approx(first)

@@ -112,6 +112,25 @@ def test_real_answers(smollm2):
 
 @pytest.mark.compile
 @pytest.mark.slow
+def test_tools_are_refused_where_the_model_has_no_form_for_calls(smollm2):
+    function = {"name": "now", "parameters": {"type": "object", "properties": {}}}
+    body = {
+        "messages": [{"role": "user", "content": "What time is it?"}],
+        "tools": [{"type": "function", "function": function}],
+        "max_tokens": 4,
+    }
+    with smollm2.http() as http:
+        for choice in (None, "auto", "required"):
+            refused = http.post("/v1/chat/completions", json={**body, "tool_choice": choice})
+            assert refused.status_code == 400
+            assert refused.json()["error"]["param"] == "tools"
+            assert "no form for tool calls" in refused.json()["error"]["message"]
+        answer = http.post("/v1/chat/completions", json={**body, "tool_choice": "none"})
+        assert answer.status_code == 200
+
+
+@pytest.mark.compile
+@pytest.mark.slow
 def test_what_it_prints_works_as_pasted(smollm2):
     curl = re.search(r"^  (curl .*\\\n.*)$", smollm2.stderr, re.MULTILINE)
     done = subprocess.run(

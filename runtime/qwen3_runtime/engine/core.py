@@ -6,6 +6,7 @@ end; in a server that is another process.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as SequenceOf
 from dataclasses import dataclass, field
@@ -53,6 +54,7 @@ class TokenOutput(NamedTuple):
         prompt_logprobs: Of every token of the prompt but the first, with the first output, where
             asked for.
         error: Why the request failed.
+        prefill_seconds: With the first output, how long ago the prompt's first step began.
     """
 
     request_id: str
@@ -62,6 +64,7 @@ class TokenOutput(NamedTuple):
     logprobs: TokenLogprobs | None = None
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
     error: RuntimeFault | None = None
+    prefill_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +87,8 @@ class _Active:
     request: EngineRequest
     sequence: Sequence
     grammar: Grammar | None
+    started: float | None = None
+    """When its first step began, by ``time.perf_counter``."""
     num_cached_tokens: int | None = None
     prompt_logprobs: list[TokenLogprobs] = field(default_factory=list)
 
@@ -212,6 +217,7 @@ class EngineCore:
         if not self.has_work:
             return []
         step = self._scheduler.schedule(self._pace.max_prompt_tokens)
+        self._note_start(step)
         try:
             with self._pace.measured(step):
                 self._copy_blocks(step)
@@ -231,6 +237,13 @@ class EngineCore:
         inside = [*self._scheduler.running, *self._scheduler.waiting]
         assert {id(sequence) for sequence in inside} == set(self._by_sequence)
         assert set(map(id, self._active.values())) == set(map(id, self._by_sequence.values()))
+
+    def _note_start(self, step: ScheduledStep) -> None:
+        now = time.perf_counter()
+        for share in step.shares:
+            active = self._by_sequence[id(share.sequence)]
+            if active.started is None:
+                active.started = now
 
     def _copy_blocks(self, step: ScheduledStep) -> None:
         for copy in step.copies:
@@ -331,6 +344,7 @@ class EngineCore:
         if reason is not None:
             self._finish(active)
         wants_prompt = is_first and active.request.params.prompt_logprobs is not None
+        assert active.started is not None
         return TokenOutput(
             request_id=active.request.request_id,
             token_id=token,
@@ -338,6 +352,7 @@ class EngineCore:
             num_cached_tokens=active.num_cached_tokens,
             logprobs=logprobs,
             prompt_logprobs=tuple(active.prompt_logprobs) if wants_prompt else None,
+            prefill_seconds=time.perf_counter() - active.started if is_first else 0.0,
         )
 
     def _fail(self, shares: SequenceOf[Scheduled], error: Exception) -> list[TokenOutput]:

@@ -68,6 +68,7 @@ class _Text:
             logprobs=logprobs,
             prompt_logprobs=output.prompt_logprobs,
             num_cached_tokens=output.num_cached_tokens,
+            prefill_seconds=output.prefill_seconds,
             finish_reason=reason,
             stopped_by=self.stop.stopped_by,
             has_end_token=output.finish_reason == "stop",

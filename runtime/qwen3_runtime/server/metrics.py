@@ -49,6 +49,14 @@ class Metrics:
         self.first_token = self._histogram(
             "time_to_first_token_seconds", "From the request to its first token", _SECONDS
         )
+        self.queue = self._histogram(
+            "request_queue_time_seconds", "From the request to the first step for it", _SECONDS
+        )
+        self.prefill = self._histogram(
+            "request_prefill_time_seconds",
+            "From the first step for it to its first token",
+            _SECONDS,
+        )
         self.between_tokens = self._histogram(
             "inter_token_latency_seconds", "From one token to the next", _TOKEN_SECONDS
         )
@@ -103,6 +111,8 @@ class AnswerWatch:
             metrics.queried_tokens.inc(self._num_prompt_tokens)
             metrics.cached_tokens.inc(piece.num_cached_tokens)
             metrics.first_token.observe(now - self._started)
+            metrics.prefill.observe(piece.prefill_seconds)
+            metrics.queue.observe(max(0.0, now - self._started - piece.prefill_seconds))
             self._first = now
         else:
             metrics.between_tokens.observe(now - self._last)

@@ -19,6 +19,8 @@ class TextPiece:
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
     num_cached_tokens: int = 0
+    prefill_seconds: float = 0.0
+    """On the first piece, what the engine took for the prompt and the first token."""
     finish_reason: str | None = None
     """``stop`` or ``length`` on the last piece."""
     stopped_by: str | None = None

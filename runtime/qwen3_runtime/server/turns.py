@@ -46,6 +46,12 @@ async def begin_turn(model: ServedModel, metrics: Metrics, body: ChatCompletionR
     model.require_engine()
     count = num_choices(body, model.settings.max_choices)
     tools = tool_wish(body)
+    if tools.tools and model.tool_format is None:
+        raise ApiError(
+            400,
+            "this model has no form for tool calls; leave tools out, or send tool_choice: none",
+            param="tools",
+        )
     num_top = _num_top_logprobs(body)
     limit = _token_limit(body)
     rendered = await render_turn(model, body, tools)
@@ -124,8 +130,6 @@ def _grammar(
 ) -> GrammarSpec | None:
     if not tools.must_call:
         grammar = grammar_of_wishes(body.model_dump(include=GRAMMAR_FIELDS), thought.end_token_ids)
-    elif model.tool_format is None:
-        raise ApiError(400, "this model has no form for tool calls", param="tool_choice")
     else:
         grammar = grammar_of_tools(tools.must_call, thought.end_token_ids, only_one=tools.only_one)
     return grammar and replace(grammar, opening_token_id=thought.opening_token_id)
