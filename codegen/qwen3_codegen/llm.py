@@ -50,7 +50,8 @@ class LLM:
             interpreter computes in float32.
         activation_dtype: What values between ops are kept in: ``auto`` (``float32``; in the
             portable lowering ``dtype``), or in the native lowering ``float32`` or ``dtype`` itself,
-            which is less exact, and faster where the processor multiplies bfloat16 (AVX512_BF16).
+            which is less exact. With ``auto``, products of dense bfloat16 models round their rows
+            where the processor multiplies bfloat16 (AVX512_BF16), with ``float32`` they do not.
         kv_cache_dtype: What keys and values are kept in: ``auto`` (as ``dtype``; in mixtures of
             experts as values between ops), or another dtype in the native lowering.
         quant: Weight quantisation; none is available in this version.

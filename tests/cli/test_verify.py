@@ -48,7 +48,9 @@ def test_an_engine_of_float32_values_beside_half_matrices(cli, model, tmp_path):
     dtypes = ("--dtype", "bf16", "--activation-dtype", "f32")
     cli("verify", "--spec", model, *GOOD, *dtypes, "--output", "r.json").succeeded()
     report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
-    assert report["subject"]["dtype"] == "bfloat16"
+    subject = report["subject"]
+    assert (subject["dtype"], subject["kv_cache_dtype"]) == ("bfloat16", "bfloat16")
+    assert (subject["activation_dtype"], subject["row_dtype"]) == ("float32", None)
     checks = [check for check in report["checks"] if check["op"] == "linear"]
     assert checks
     assert all(check["limit"] < 2.0**-12 for check in checks if check["stage"] == "ops")
@@ -92,7 +94,7 @@ def test_help_teaches(cli):
         (["--output", "."], "the report is a file"),
         (["--quant", "int8"], "quantised engines are not available"),
         (["--dtype", "int7"], "int7"),
-        (["--kv-cache-dtype", "bf16"], "the cache that the model gets by itself"),
+        (["--dtype", "f32", "--kv-cache-dtype", "bf16"], "and the cache is coarser"),
         (
             ["--dev", "mlu", "--activation-dtype", "f32"],
             "the portable lowering keeps activations in the dtype of the matrices",

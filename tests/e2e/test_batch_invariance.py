@@ -191,7 +191,7 @@ def test_a_cache_of_more_bits_is_nearer_and_of_fewer_stays_near(reference, open_
     id = "qwen3-gqa-7x2"
     model = reference(id)
     engines = [
-        open_engine(id, dtype, kv_cache_dtype=kv_cache_dtype)
+        open_engine(id, dtype, activation_dtype="float32", kv_cache_dtype=kv_cache_dtype)
         for dtype, kv_cache_dtype in [
             ("bfloat16", "auto"),
             ("bfloat16", "float32"),

@@ -113,13 +113,14 @@ def test_half_precision_is_near_that_of_the_stored_weights(id, dtype, reference,
 
 
 @pytest.mark.parametrize("id", MAGNIFYING)
-def test_with_a_float32_cache_only_the_weights_are_rounded(id, reference, open_llm):
+def test_with_all_else_in_float32_only_the_weights_are_rounded(id, reference, open_llm):
     """What is left is the float32 model of the stored weights, within the bound of float32.
 
     Gemma's models scale embeddings by a number that is rounded to the dtype of the weights.
     """
     model = reference(stored_in(case_named(id), "bfloat16"))
-    llm = open_llm(model.path, dtype="bfloat16", kv_cache_dtype="float32", lowering="native")
+    wide = {"activation_dtype": "float32", "kv_cache_dtype": "float32"}
+    llm = open_llm(model.path, dtype="bfloat16", lowering="native", **wide)
     manifest = llm.engine.manifest
     assert (manifest["dtype"], manifest["activation_dtype"]) == ("bfloat16", "float32")
     assert {group.dtype for group in llm.engine.cache_groups} == {"float32"}

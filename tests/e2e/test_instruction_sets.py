@@ -44,7 +44,7 @@ def test_native_kernels(isa, case, reference, open_llm):
     assert_parity(open_llm(model.path, lowering="native", isa=isa), model)
 
 
-@pytest.mark.parametrize("values", ["float32", "bfloat16"])
+@pytest.mark.parametrize("values", ["auto", "bfloat16"])
 @pytest.mark.parametrize("isa", [on(isa) for isa in (*NAMES, "avx512-bf16")])
 def test_bfloat16(isa, values, reference, open_llm):
     """Widened to float32, but for the products of pairs that the last has."""

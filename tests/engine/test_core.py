@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -349,6 +351,33 @@ def test_a_full_queue_refuses():
     with pytest.raises(QueueFullError, match="too many requests wait"):
         core.add(request("c", [1, 2]))
     assert set(drain(core)) == {"running", "a", "b"}
+
+
+class SlowEngine(ToyEngine):
+    """Takes a while for every step."""
+
+    seconds = 0.02
+
+    def forward(self, batch):
+        time.sleep(self.seconds)
+        return super().forward(batch)
+
+
+def test_what_a_prompt_took_is_told_apart_from_its_waiting():
+    core = EngineCore(SlowEngine(max_num_seqs=1))
+    core.add(request("first", [1], 5))
+    began = time.perf_counter()
+    core.add(request("second", [1, 2], 2))
+    outputs: dict[str, list[TokenOutput]] = {"first": [], "second": []}
+    while not outputs["second"]:
+        for output in core.step():
+            outputs[output.request_id].append(output)
+    waited = time.perf_counter() - began
+    (second,) = outputs["second"]
+    first, *later = outputs["first"]
+    assert [output.prefill_seconds for output in later] == [0.0] * 4
+    assert min(first.prefill_seconds, second.prefill_seconds) >= SlowEngine.seconds
+    assert waited - second.prefill_seconds >= 5 * SlowEngine.seconds
 
 
 def test_what_cannot_be_served_is_refused():

@@ -224,10 +224,18 @@ def test_without_a_header_only_the_interpreter_runs_it(home, tmp_path):
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize(("dtype", "bound"), [("bfloat16", 8e-2), ("float16", 1e-2)])
-def test_compiled_in_half_precision(home, cache, dtype, bound):
+@pytest.mark.parametrize(
+    ("dtype", "values", "bound"),
+    [
+        ("bfloat16", "auto", 8e-2),
+        ("bfloat16", "bfloat16", 8e-2),
+        ("float16", "float16", 1e-2),
+    ],
+)
+def test_compiled_in_half_precision(home, cache, dtype, values, bound):
     """The checkpoint is rounded to the dtype, so the distance is that of the arithmetic and it."""
-    with open_llm(home, engine="interpreter") as exact, open_llm(home, dtype=dtype) as half:
+    options = {"dtype": dtype, "activation_dtype": values}
+    with open_llm(home, engine="interpreter") as exact, open_llm(home, **options) as half:
         for expected, actual in zip(exact.logits(PROMPTS), half.logits(PROMPTS), strict=True):
             off = np.sqrt(np.mean((actual - expected) ** 2)) / expected.std()
             assert 0 < off < bound

@@ -193,7 +193,7 @@ def test_mixtures_keep_values_and_caches_in_float32(dtype, element):
     manifest = json.loads(compiled.files["manifest.json"])
     assert (manifest["dtype"], manifest["activation_dtype"]) == (dtype.value, "float32")
     assert "using Element = float;" in compiled.files["engine.hpp"]
-    assert "from op to op, in the cache, too." in compiled.files["engine.hpp"]
+    assert "from op to op, keys and values in float32." in compiled.files["engine.hpp"]
 
 
 def test_a_mixture_keeps_its_cache_in_less_where_asked():
@@ -246,7 +246,7 @@ def test_others_keep_values_in_float32_and_their_cache_in_half(kv_cache_dtype, c
     assert manifest["activation_dtype"] == "float32"
     assert manifest["memory"]["kv_bytes_per_token"] == plan.memory.kv_bytes_per_token
     assert manifest["sha256"] != json.loads(other.files["manifest.json"])["sha256"]
-    in_cache = ", in the cache, too" if cache is DType.F32 else ""
+    in_cache = ", keys and values in float32" if cache is DType.F32 else ""
     assert f"Values stay in float32 from op to op{in_cache}." in compiled.files["engine.hpp"]
 
 
@@ -254,6 +254,7 @@ def test_others_keep_values_in_float32_and_their_cache_in_half(kv_cache_dtype, c
 def test_rows_beside_bfloat16_matrices_may_be_rounded(id):
     compiled = plan_model(case_spec(id), CPU, dataclasses.replace(NATIVE, dtype=DType.BF16))
     assert compiled.plan.row_dtype is DType.BF16
+    assert json.loads(compiled.files["manifest.json"])["row_dtype"] == "bfloat16"
     for kernel, sizes in compiled.plan.kernels:
         assert (sizes[-2:] == ("Bf16", "RoundableRows")) == (kernel == "Linear")
     assert "native::Bf16, native::RoundableRows>::run(" in compiled.files["engine.cpp"]
@@ -265,6 +266,7 @@ def test_rows_beside_bfloat16_matrices_may_be_rounded(id):
         ("qwen3-moe", {"dtype": DType.BF16}),  # they choose experts
         ("qwen3-moe-mixed", {"dtype": DType.BF16}),  # in some layers
         ("qwen3-window-3", {"dtype": DType.BF16, "activation_dtype": DType.BF16}),
+        ("qwen3-window-3", {"dtype": DType.BF16, "activation_dtype": DType.F32}),
         ("qwen3-window-3", {"dtype": DType.F16}),
         ("qwen3-window-3", {"dtype": DType.F32}),
         ("qwen3-window-3", {"dtype": DType.BF16, "lowering": "portable"}),
@@ -273,6 +275,7 @@ def test_rows_beside_bfloat16_matrices_may_be_rounded(id):
 def test_other_rows_are_multiplied_as_they_are(id, options):
     compiled = plan_model(case_spec(id), CPU, dataclasses.replace(NATIVE, **options))
     assert compiled.plan.row_dtype is None
+    assert "row_dtype" not in json.loads(compiled.files["manifest.json"])
     assert all("RoundableRows" not in sizes for _, sizes in compiled.plan.kernels)
     assert "RoundableRows" not in compiled.files["engine.cpp"]
 

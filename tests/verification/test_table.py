@@ -15,6 +15,9 @@ SUBJECT = {
     "model": "m",
     "num_layers": 1,
     "dtype": "float32",
+    "activation_dtype": "float32",
+    "kv_cache_dtype": "float32",
+    "row_dtype": None,
     "lowering": "native",
     "device": "cpu",
     "infinicore": "0.1.0 embedded",
@@ -27,6 +30,20 @@ def check(name: str, op: str, **facts: object) -> Check:
         max_rel=0.5, cosine=0.5, measured=0.5, measure="max_rel", limit=1e-3, status=Status.FAIL,
         seconds=0.0, **facts,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("others", "shown"),
+    [
+        ({"kv_cache_dtype": "bfloat16"}, "bfloat16 (float32 values), "),
+        ({"row_dtype": "bfloat16"}, "(float32 values, float32 cache, rows rounded in products), "),
+        ({"activation_dtype": "bfloat16", "kv_cache_dtype": "bfloat16"}, "layers, bfloat16, "),
+    ],
+)
+def test_what_is_in_another_dtype_is_said(others, shown):
+    console = Console(file=io.StringIO(), width=200)
+    print_report(Report(subject={**SUBJECT, "dtype": "bfloat16", **others}), console)
+    assert shown in console.file.getvalue().splitlines()[0]
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 200])

@@ -156,13 +156,14 @@ def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[s
         return different
     if _activation_dtype(old) != _activation_dtype(new):
         different.append("activation_dtype")
-    elif _cache_dtypes(old) != _cache_dtypes(new):
+    if _cache_dtypes(old) != _cache_dtypes(new):
         different.append("kv_cache_dtype")
     return different
 
 
-def _activation_dtype(manifest: Mapping[str, object]) -> object:
-    return manifest.get("activation_dtype", manifest.get("dtype"))
+def _activation_dtype(manifest: Mapping[str, object]) -> tuple[object, object]:
+    """And what may be done to values in products, which asking for float32 decides, too."""
+    return manifest.get("activation_dtype", manifest.get("dtype")), manifest.get("row_dtype")
 
 
 def _cache_dtypes(manifest: Mapping[str, object]) -> set[object]:

@@ -69,8 +69,9 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         metavar="T",
         help="what values between ops are kept in: auto (default: float32, in the portable "
-        "lowering --dtype), float32, or the dtype of --dtype itself, less exact, and faster where "
-        "processors multiply bfloat16 (AVX512_BF16); native lowering only",
+        "lowering --dtype), float32, or the dtype of --dtype itself, which is less exact; with "
+        "auto, products of dense bfloat16 models round their rows on processors that multiply "
+        "bfloat16 (AVX512_BF16), with float32 they do not; native lowering only",
     )
     parser.add_argument(
         "--kv-cache-dtype",

@@ -12,6 +12,7 @@ from qwen3_codegen.cli.options import (
     activation_dtype,
     add_override_options,
     add_target_options,
+    kv_cache_dtype,
     parse_overrides,
     refuse_unavailable,
 )
@@ -132,6 +133,7 @@ def run(args: argparse.Namespace) -> int:
         dev=args.dev,
         dtype=args.dtype,
         activation_dtype=activation_dtype(args),
+        kv_cache_dtype=kv_cache_dtype(args),
         infinicore=args.infinicore,
         infinicore_api=args.infinicore_api,
         isa=args.isa,
@@ -172,12 +174,6 @@ def _check_arguments(args: argparse.Namespace) -> None:
             "--layers goes with --spec",
             got=f"--model {args.model}",
             hint="a checkpoint is verified whole",
-        )
-    if args.kv_cache_dtype != "auto":
-        raise CodegenError(
-            "the limits are those of the cache that the model gets by itself",
-            got=f"--kv-cache-dtype {args.kv_cache_dtype}",
-            hint="leave it out, or choose the dtype of the whole model with --dtype",
         )
     if args.output is not None and args.output.is_dir():
         raise CodegenError("the report is a file", where=args.output, got="a folder")

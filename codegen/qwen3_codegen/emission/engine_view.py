@@ -164,8 +164,8 @@ def _activations(plan: EnginePlan) -> str:
     if plan.activation_dtype is None:
         return ""
     kept = f"Values stay in {plan.activation_dtype.value} from op to op"
-    if plan.cache_dtype is plan.activation_dtype:
-        kept += ", in the cache, too"
+    if plan.cache_dtype is not plan.dtype:
+        kept += f", keys and values in {plan.cache_dtype.value}"
     return f"Its matrices are, that is. {kept}."
 
 

@@ -78,6 +78,8 @@ def manifest_text(plan: EnginePlan) -> str:
     }
     if plan.activation_dtype is not None:
         manifest["activation_dtype"] = plan.activation_dtype.value
+    if plan.row_dtype is not None:
+        manifest["row_dtype"] = plan.row_dtype.value
     if plan.is_traced:
         manifest[TRACED_KEY] = _traced(plan)
     return json.dumps(manifest, indent=2, ensure_ascii=True) + "\n"

@@ -77,20 +77,23 @@ def cache_dtype(
     return wanted
 
 
-def row_dtype(graph: Graph, lowering: str, activations: DType) -> DType | None:
+def row_dtype(
+    graph: Graph, lowering: str, activations: DType, wanted: DType | None = None
+) -> DType | None:
     """Returns what rows beside matrices of that dtype may be rounded to as they are multiplied.
 
     Args:
         graph: The graph.
         lowering: ``native`` or ``portable``.
         activations: What values between ops are kept in.
+        wanted: What the user asks values to be kept in; asked for float32, products have it, too.
 
     Returns:
         None where all rows are multiplied as they are: a router must not be misled, no instruction
         set has such products of another dtype, or values are in that dtype already.
     """
     is_wider = lowering == "native" and activations is DType.F32 and graph.dtype is DType.BF16
-    return DType.BF16 if is_wider and not _has_router(graph) else None
+    return DType.BF16 if is_wider and wanted is None and not _has_router(graph) else None
 
 
 def _has_router(graph: Graph) -> bool:

@@ -114,7 +114,7 @@ class _Planner:
             device_label=request.target.device,
             transpose_linear_weights=request.transpose_linear_weights,
             cache_dtype=cache_dtype(graph, lowering, self._values_in, request.kv_cache_dtype),
-            row_dtype=row_dtype(graph, lowering, self._values_in),
+            row_dtype=row_dtype(graph, lowering, self._values_in, request.activation_dtype),
         )
         self._lowering = _LOWERINGS[lowering]
         self._model_weights = ModelWeights()

@@ -59,6 +59,8 @@ class Command:
     dtype: str | None = None
     activation_dtype: DType | None = None
     """Of values between ops; None takes the lowering's own choice."""
+    kv_cache_dtype: DType | None = None
+    """Of keys and values; None leaves the choice to the model."""
     infinicore: str = "embedded"
     infinicore_api: str | None = None
     isa: str = "native"
@@ -80,6 +82,7 @@ class Command:
         return CompileOptions(
             dtype=parse_dtype(self.dtype) if self.dtype else None,
             activation_dtype=self.activation_dtype,
+            kv_cache_dtype=self.kv_cache_dtype,
             infinicore=self.infinicore,
             release=self.infinicore_api,
             isa=self.isa,

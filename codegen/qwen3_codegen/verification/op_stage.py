@@ -15,6 +15,7 @@ from qwen3_codegen.dtypes import DType
 from qwen3_codegen.ir.graph import Graph, Node, Region, Value
 from qwen3_codegen.ir.interpreter import Interpreter, Replayed, places
 from qwen3_codegen.ir.ops import ATTENTION_OPS, OPS
+from qwen3_codegen.ir.ops.rotary_attention import ROTARY_ATTENTION
 from qwen3_codegen.verification.graph_order import PlacedNode
 from qwen3_codegen.verification.inner_parts import (
     Heads,
@@ -110,10 +111,12 @@ class _Judge:
             for step in steps
         }
         placed = PlacedNode(place, first.layer, node, part)
-        dtype = node.outputs[0].type.dtype
-        if node.op in ATTENTION_OPS and not first.inner:
-            dtype = _coarser(dtype, self.cache_dtype)  # else keys and values are given as rounded
-        limit = op_limit(part or node.op, dtype, self.lowering, num_terms)
+        op, dtype = part or node.op, node.outputs[0].type.dtype
+        coarser = _coarser(dtype, self.cache_dtype)
+        if node.op in ATTENTION_OPS and not first.inner and coarser is not dtype:
+            # Keys and values are not given as rounded, which moves scores.
+            op, dtype = ROTARY_ATTENTION.name, coarser
+        limit = op_limit(op, dtype, self.lowering, num_terms)
         check = self._judged(placed, measured, limit)
         return replace(check, name=".".join([place, _names(node.outputs)]))
 

@@ -18,6 +18,7 @@ from qwen3_codegen.compile import (
     plan_model,
 )
 from qwen3_codegen.dtypes import DType
+from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.frontend import build_graph
 from qwen3_codegen.ir.graph import Graph
 from qwen3_codegen.plan.activations import with_activations
@@ -25,6 +26,7 @@ from qwen3_codegen.progress import status
 from qwen3_codegen.spec.device import DeviceSpec
 from qwen3_codegen.spec.model import ModelSpec
 from qwen3_codegen.spec.resolve import with_dtype
+from qwen3_codegen.verification.limits import UNIT
 from qwen3_codegen.verification.measure import Array
 from qwen3_runtime.checkpoint import Checkpoint
 from qwen3_runtime.engine.batch import Batch, Engine
@@ -84,14 +86,21 @@ def compiled_subject(
         build: Compiles what was planned.
 
     Raises:
-        CodegenError: The model or a choice does not fit the device.
+        CodegenError: The model or a choice does not fit the device, or the limits.
     """
     plain, traced = (replace(options, trace=trace) for trace in (False, True))
     compiled = plan_model(spec, device, plain)
     compiled_traced = plan_model(spec, device, traced)
     plan = compiled.plan
+    if UNIT[plan.cache_dtype] > UNIT[plan.dtype]:
+        raise CodegenError(
+            "the limits are those of the model's dtype, and the cache is coarser",
+            got=f"kv_cache_dtype {plan.cache_dtype.value}",
+            expected=f"auto, float32 or {plan.dtype.value}",
+        )
     lowering = plan.target.lowering
     stored = with_dtype(spec, plan.dtype)
+    rounded = plan.row_dtype if instruction_set(options.isa).multiplies_bfloat16 else None
 
     def load(what: CompiledPlan, how: CompileOptions, limits: Limits) -> CompiledEngine:
         with cache_in_use():  # from before it is built until it is loaded
@@ -107,7 +116,7 @@ def compiled_subject(
         frontend_graph=build_graph(stored),
         lowering=lowering,
         cache_dtype=plan.cache_dtype,
-        row_dtype=plan.row_dtype if instruction_set(options.isa).multiplies_bfloat16 else None,
+        row_dtype=rounded,
         facts={
             "model": plan.model_name,
             "architecture": spec.architecture.location.path,
@@ -117,6 +126,10 @@ def compiled_subject(
             "infinicore": f"{plan.target.release} {plan.target.infinicore}",
             "lowering": lowering,
             "dtype": plan.dtype.value,
+            "activation_dtype": plan.value_dtype.value,
+            "kv_cache_dtype": plan.cache_dtype.value,
+            "row_dtype": None if rounded is None else rounded.value,
+            "isa": options.isa,
             "overrides": dict(spec.overrides),
         },
         check_fit=fit,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from rich import box
@@ -37,7 +37,7 @@ def print_report(report: Report, console: Console | None = None) -> None:
     facts = report.subject
     emulated = " (emulated on the CPU)" if facts.get("emulated") else ""
     line(
-        f"{facts['model']}: {facts['num_layers']} layers, {facts['dtype']}, {facts['lowering']} "
+        f"{facts['model']}: {facts['num_layers']} layers, {_dtypes(facts)}, {facts['lowering']} "
         f"lowering, {facts['device']}{emulated}, InfiniCore {facts['infinicore']}"
     )
     for (stage, against), checks in groupby(report.checks, lambda each: (each.stage, each.against)):
@@ -54,6 +54,19 @@ def print_report(report: Report, console: Console | None = None) -> None:
         line(f"... and {len(failures) - _MOST_FAILURES} more")
     line(f"{len(report.checks)} checks in {report.seconds:.0f} s")
     line(report.verdict())
+
+
+def _dtypes(facts: Mapping[str, object]) -> str:
+    """What matrices are in, and what is in another dtype."""
+    usual = facts["dtype"]
+    others = [
+        f"{facts[key]} {what}"
+        for key, what in (("activation_dtype", "values"), ("kv_cache_dtype", "cache"))
+        if facts[key] != usual
+    ]
+    if facts["row_dtype"] is not None:
+        others.append("rows rounded in products")
+    return f"{usual} ({', '.join(others)})" if others else str(usual)
 
 
 def _table(checks: Sequence[Check], *, with_ops: bool, is_narrow: bool) -> Table:

@@ -50,7 +50,9 @@ class Metrics:
             "time_to_first_token_seconds", "From the request to its first token", _SECONDS
         )
         self.queue = self._histogram(
-            "request_queue_time_seconds", "From the request to the first step for it", _SECONDS
+            "request_queue_time_seconds",
+            "What is left of the time to the first token: waiting, and the way there and back",
+            _SECONDS,
         )
         self.prefill = self._histogram(
             "request_prefill_time_seconds",

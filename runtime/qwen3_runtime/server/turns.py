@@ -46,12 +46,6 @@ async def begin_turn(model: ServedModel, metrics: Metrics, body: ChatCompletionR
     model.require_engine()
     count = num_choices(body, model.settings.max_choices)
     tools = tool_wish(body)
-    if tools.tools and model.tool_format is None:
-        raise ApiError(
-            400,
-            "this model has no form for tool calls; leave tools out, or send tool_choice: none",
-            param="tools",
-        )
     num_top = _num_top_logprobs(body)
     limit = _token_limit(body)
     rendered = await render_turn(model, body, tools)
@@ -93,8 +87,15 @@ async def render_turn(
     """Returns a conversation as the model reads it, tools included.
 
     Raises:
+        ApiError: 400 for tools where the model's spec names no form for calls.
         RuntimeFault: The messages are no conversation, or the chat template fails.
     """
+    if tools.tools and model.tool_format is None:
+        raise ApiError(
+            400,
+            "this model has no form for tool calls (its spec names no tool_format): send no tools",
+            param="tools",
+        )
     return await model.render_chat(
         body.messages,
         tools=list(tools.tools) or None,

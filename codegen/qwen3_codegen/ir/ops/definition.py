@@ -42,7 +42,7 @@ class Element(enum.Enum):
     """The dtype rule of a role or result."""
 
     ACTIVATION = "activation"
-    """The graph's dtype; equal for all such inputs and results of a node."""
+    """What values are kept in; equal for all such inputs and results of a node."""
     FLOAT32 = "float32"
     """Float32 beside half activations, so that constants can be folded into it exactly."""
     INT32 = "int32"

@@ -21,8 +21,9 @@ Every op of the graph, as `codegen/qwen3_codegen/ir/ops/` defines it. The NumPy 
 each row is what the op means; the interpreter runs it, and emitted engines are compared with it.
 
 `num_tokens` is the number of packed tokens of a step over all sequences, `num_logit_rows` the
-number of rows whose logits are asked for, `rows` either of them. *activation* is the model's
-dtype; inputs marked float32 stay so beside half activations.
+number of rows whose logits are asked for, `rows` either of them. *activation* is what values
+between ops are kept in: float32 or the model's dtype; inputs marked float32 stay so beside half
+activations.
 
 Lowerings name what carries an op out: operators of InfiniCore (portable), or classes of
 `runtime/cpp/engine/native/ops.hpp` (native).
