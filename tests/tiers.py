@@ -26,6 +26,7 @@ REPRESENTATIVES = frozenset(
         "jiuge-longrope",
         "granite",
         "olmo2",
+        "gemma3",
         "gemma3-softcap",
         "phi3-longrope-long",
     }

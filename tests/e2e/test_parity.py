@@ -43,7 +43,7 @@ def assert_greedy_parity(llm: LLM, model: ReferenceModel) -> None:
 
 
 @pytest.mark.compile
-@pytest.mark.parametrize("case", COMPILED, ids=str)
+@pytest.mark.parametrize("case", exhaustive_beyond(REPRESENTATIVES, COMPILED))
 def test_embedded_infinicore(case, reference, open_llm):
     model = reference(case)
     assert_parity(open_llm(model.path), model)

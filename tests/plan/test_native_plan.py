@@ -310,9 +310,11 @@ def test_values_may_be_asked_for_in_the_dtype_of_matrices(id, dtype):
     assert {group.dtype for group in plan.cache_groups} == {dtype.value}
 
 
-@pytest.mark.parametrize("id", ["qwen3-moe", "qwen3-window-3"])
-def test_what_is_chosen_by_itself_may_be_asked_for(id):
-    usual = dataclasses.replace(NATIVE, dtype=DType.BF16)
+@pytest.mark.parametrize(
+    ("id", "dtype"), [("qwen3-moe", DType.BF16), ("qwen3-window-3", DType.F16)]
+)
+def test_what_is_chosen_by_itself_may_be_asked_for(id, dtype):
+    usual = dataclasses.replace(NATIVE, dtype=dtype)
     chosen = plan_model(case_spec(id), CPU, usual).plan
     asked = dataclasses.replace(usual, activation_dtype=chosen.value_dtype)
     assert plan_model(case_spec(id), CPU, asked).plan == chosen
