@@ -173,7 +173,9 @@ def test_a_batch_that_does_not_fit_leaves_the_engine_usable(reference, traced):
 @pytest.mark.parametrize("lowering", ["native", "portable"])
 def test_halves_are_widened_exactly(dtype, lowering, reference, tmp_path):
     model = reference("qwen2")
-    engine = load(traced_plan(model, "cpu", dtype=dtype, lowering=lowering), model, tmp_path)
+    options = {"activation_dtype": dtype} if lowering == "native" else {}
+    plan = traced_plan(model, "cpu", dtype=dtype, lowering=lowering, **options)
+    engine = load(plan, model, tmp_path)
     batch = prefill(engine, *model.prompts())
     values = engine.trace(batch)
     for name, array in values.items():

@@ -211,6 +211,7 @@ def test_the_engine_is_shown_and_an_emulated_device_announced(open_page, server)
             assert fact in shown
         assert re.search(r"Weights\s+3.44 GB\s+Key-value cache\s+1.5 GB", shown)
         assert re.search(r"attention\s+causal_softmax, gemm, rearrange", shown)
+        page.close()  # before the server it asks now and then
     page = open_page(server)
     page.click("#open-panel")
     page.wait_for_selector("dd")

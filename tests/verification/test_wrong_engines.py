@@ -175,7 +175,7 @@ def test_the_wrong_op_is_named_and_no_other(lowering, wrong_engine, monkeypatch)
         own = {(value_of(each), each.op) for each in failures}
         one_op = not re.search("frequency|rope_tables|angle_tables|window", description)
         # What a buffer held before may be too large for float32 to go on with.
-        if one_op and first.max_abs < 100:
+        if one_op and all(each.max_abs < 100 for each in failures):
             assert len(own) == 1, f"{description}: {own}"
             num_alone += 1
         for pattern in named:
@@ -229,7 +229,8 @@ def test_what_is_wrong_in_decodes_only_is_seen(reference, tmp_path):
         spec, device = load_model(str(reference(MODEL).path)), load_device("cpu")
         build = with_text(stuck, tmp_path)
         subject = compiled_subject(spec, device, options, checkpoint, build)
-        request = request_for(subject.graph)
+        # Not the tokens of other tests: memory they gave back may hold just what is not written.
+        request = request_for(subject.graph, seed=5)
         limits = engine_limits(request)
         engine = subject.traced(limits)
         played = play(engine, request.script, engine.trace)
