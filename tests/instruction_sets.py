@@ -31,6 +31,7 @@ def best() -> str:
 def on(name: str, *values: object, marks: Sequence[pytest.MarkDecorator] = ()):
     """Parameters of a test on a path; skipped, with the reason, where the machine lacks it."""
     reason = why_not(name)
+    # An illegal instruction would end the worker; the summary (-ra) lists what was skipped and why.
     skip = [pytest.mark.skip(reason=reason)] if reason else []
     return pytest.param(name, *values, marks=[*marks, *skip])
 

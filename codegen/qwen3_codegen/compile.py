@@ -68,7 +68,7 @@ class CompileOptions:
     dtype: DType | None = None
     """None takes the model's own where the device has it."""
     activation_dtype: DType | None = None
-    """Of values between ops; None leaves the choice to the model."""
+    """Of values between ops; None takes the lowering's own choice."""
     kv_cache_dtype: DType | None = None
     """Of keys and values; None leaves the choice to the model."""
     infinicore: str = EMBEDDED

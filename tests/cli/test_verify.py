@@ -45,11 +45,11 @@ def test_a_right_engine(cli, model, tmp_path):
 
 def test_an_engine_of_float32_values_beside_half_matrices(cli, model, tmp_path):
     """Which are held to the roundings of float32."""
-    dtypes = ("--dtype", "bf16", "--activation-dtype", "f32")
+    dtypes = ("--dtype", "bf16", "--activation-dtype", "f32", "--kv-cache-dtype", "f32")
     cli("verify", "--spec", model, *GOOD, *dtypes, "--output", "r.json").succeeded()
     report = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     subject = report["subject"]
-    assert (subject["dtype"], subject["kv_cache_dtype"]) == ("bfloat16", "bfloat16")
+    assert (subject["dtype"], subject["kv_cache_dtype"]) == ("bfloat16", "float32")
     assert (subject["activation_dtype"], subject["row_dtype"]) == ("float32", None)
     checks = [check for check in report["checks"] if check["op"] == "linear"]
     assert checks

@@ -96,7 +96,7 @@ def compiled_subject(
         raise CodegenError(
             "the limits are those of the model's dtype, and the cache is coarser",
             got=f"kv_cache_dtype {plan.cache_dtype.value}",
-            expected=f"auto, float32 or {plan.dtype.value}",
+            expected=", ".join(dict.fromkeys(("auto", "float32", plan.dtype.value))),
         )
     lowering = plan.target.lowering
     stored = with_dtype(spec, plan.dtype)

@@ -7,23 +7,14 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <random>
 #include <vector>
 
 #include "check.hpp"
+#include "random_values.hpp"
 
 using namespace qwen3::kernels;
 
 namespace {
-
-template <typename T>
-std::vector<T> random_values(std::size_t count, unsigned seed) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal;
-  std::vector<T> values(count);
-  for (T& value : values) value = from_float<T>(normal(generator));
-  return values;
-}
 
 template <typename T>
 std::vector<T> converted(const std::vector<float>& floats) {

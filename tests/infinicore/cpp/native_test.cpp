@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <random>
 #include <vector>
 
 #include "check.hpp"
@@ -12,19 +11,11 @@
 #include "native/experts.hpp"
 #include "native/head.hpp"
 #include "native/paged_attention.hpp"
+#include "random_values.hpp"
 
 using namespace qwen3::kernels;
 
 namespace {
-
-template <typename T>
-std::vector<T> random_values(std::size_t count, unsigned seed) {
-  std::mt19937 generator(seed);
-  std::normal_distribution<float> normal;
-  std::vector<T> values(count);
-  for (T& value : values) value = from_float<T>(normal(generator));
-  return values;
-}
 
 template <typename T, typename C, std::size_t kQueryHeads, std::size_t kHeads, std::size_t kHeadDim>
 struct Problem {
