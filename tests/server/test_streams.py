@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Sequence
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from qwen3_runtime.engine.core import TokenOutput
+from qwen3_runtime.engine.core import EngineRequest, TokenOutput
 from qwen3_runtime.errors import EngineError
 from qwen3_runtime.sampling import SamplingParams
-from qwen3_runtime.server import streams
-from qwen3_runtime.server.generation import Answers, AnswerWish
+from qwen3_runtime.server import ServerSettings, streams
+from qwen3_runtime.server.generation import Answers, AnswerWish, submit_answers
 from qwen3_runtime.server.metrics import Metrics
+from qwen3_runtime.server.model import ServedModel
 from qwen3_runtime.server.streams import CHUNKS, EventStream
 from qwen3_runtime.serving import EngineClient, TokenStream
 from tests.serving.loading import ToyLoader
@@ -46,7 +48,8 @@ class Stream:
         self.tokens = TokenStream(
             [str(index) for index in range(count)], lambda name, _: self.left.append(name)
         )
-        answers = Answers([WISH] * count, self.tokens, None, self.metrics)
+        watches = [self.metrics.watch(len(WISH.prompt_token_ids)) for _ in range(count)]
+        answers = Answers([WISH] * count, self.tokens, None, watches)
         self.events = EventStream(Counted(), answers, seconds)
         self.sent = bytearray()
 
@@ -61,9 +64,13 @@ class Stream:
         return self.sent.decode().removesuffix("\n\n").split("\n\n")
 
     def count(self, name: str) -> float:
-        families = text_string_to_metric_families(self.metrics.text().decode())
-        samples = [sample for family in families for sample in family.samples]
-        return sum(sample.value for sample in samples if sample.name == f"qwen3_codegen_{name}")
+        return count(self.metrics, name)
+
+
+def count(metrics: Metrics, name: str) -> float:
+    families = text_string_to_metric_families(metrics.text().decode())
+    samples = [sample for family in families for sample in family.samples]
+    return sum(sample.value for sample in samples if sample.name == f"qwen3_codegen_{name}")
 
 
 async def never():
@@ -166,5 +173,37 @@ def test_a_client_that_leaves_ends_the_work(is_talking):
         assert stream.left == ["0", "1"]
         assert stream.count("request_abort_total") == 2
         assert b"[DONE]" not in stream.sent
+
+    asyncio.run(run())
+
+
+class SlowToSay(EngineClient):
+    """Has the engine begin at once, and says late that it has the requests."""
+
+    async def submit(self, requests: Sequence[EngineRequest]) -> TokenStream:
+        names = [request.request_id for request in requests]
+        stream = TokenStream(names, lambda name, token: None)
+        stream.put(TokenOutput(names[0], 5, "stop", prefill_seconds=0.05))
+        await asyncio.sleep(0.2)
+        return stream
+
+
+def test_time_counts_from_before_the_engine_has_the_request():
+    async def run():
+        client = SlowToSay(ToyLoader())
+        metrics = Metrics(client)
+        model = ServedModel(
+            client=client,
+            settings=ServerSettings(model_names=("toy",)),
+            tokenizer=None,
+            end_token_ids=frozenset(),
+            default_params=SamplingParams(),
+            default_params_without_thinking=SamplingParams(),
+        )
+        answers = await submit_answers(model, metrics, [WISH])
+        await answers.take()
+        assert count(metrics, "time_to_first_token_seconds_sum") >= 0.2
+        assert count(metrics, "request_prefill_time_seconds_sum") == 0.05
+        assert count(metrics, "request_queue_time_seconds_sum") >= 0.15
 
     asyncio.run(run())

@@ -10,7 +10,7 @@ from qwen3_runtime.engine.core import EngineRequest, TokenOutput
 from qwen3_runtime.errors import RuntimeFault
 from qwen3_runtime.sampling import SamplingParams, TokenLogprobs
 from qwen3_runtime.sampling.grammar import GrammarSpec
-from qwen3_runtime.server.metrics import Metrics
+from qwen3_runtime.server.metrics import AnswerWatch, Metrics
 from qwen3_runtime.server.model import ServedModel
 from qwen3_runtime.server.pieces import TextPiece
 from qwen3_runtime.serving import TokenStream
@@ -90,11 +90,11 @@ class Answers:
         wishes: Sequence[AnswerWish],
         stream: TokenStream,
         tokenizer: Tokenizer | None,
-        metrics: Metrics,
+        watches: Sequence[AnswerWatch],
     ) -> None:
         self._stream = stream
         self._texts = [_Text.of(wish, tokenizer) for wish in wishes]
-        self._watches = [metrics.watch(len(wish.prompt_token_ids)) for wish in wishes]
+        self._watches = watches
         self._num_running = len(wishes)
 
     @property
@@ -149,8 +149,10 @@ async def submit_answers(
         QueueFullError: Too many wait.
         EngineGoneError: The engine is not there.
     """
+    # Before they are queued: the engine may begin with them while this waits for its word.
+    watches = [metrics.watch(len(wish.prompt_token_ids)) for wish in wishes]
     stream = await model.client.submit([_request(model, wish) for wish in wishes])
-    return Answers(wishes, stream, model.tokenizer, metrics)
+    return Answers(wishes, stream, model.tokenizer, watches)
 
 
 def _request(model: ServedModel, wish: AnswerWish) -> EngineRequest:
