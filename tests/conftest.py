@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,14 @@ def engine_cache(pytestconfig: pytest.Config) -> Path:
     """
     chosen = os.environ.get("QWEN3_CODEGEN_CACHE")
     return Path(chosen) if chosen else pytestconfig.cache.mkdir("engines")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def in_engine_cache(engine_cache: Path) -> Iterator[None]:
+    """No test compiles what another has compiled, or writes to the user's own cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QWEN3_CODEGEN_CACHE", str(engine_cache))
+        yield
 
 
 @pytest.fixture(scope="session")

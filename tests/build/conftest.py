@@ -20,11 +20,6 @@ from tests.plan.planning import case_graph, case_spec
 CASE = "qwen3-window-3"
 
 
-@pytest.fixture(autouse=True)
-def in_test_cache(engine_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QWEN3_CODEGEN_CACHE", str(engine_cache))
-
-
 @pytest.fixture(scope="session")
 def compiled() -> CompiledPlan:
     """Two kinds of layers, two cache groups."""

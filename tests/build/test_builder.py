@@ -14,18 +14,24 @@ import numpy as np
 import pytest
 
 from qwen3_codegen.build.builder import build_engine, runtime_key
-from qwen3_codegen.build.toolchain import find_toolchain, instruction_set
+from qwen3_codegen.build.toolchain import find_compiler, find_toolchain, instruction_set
+from qwen3_codegen.compile import CompileOptions, plan_model
 from qwen3_codegen.emission.render import write_files
 from qwen3_codegen.errors import BuildError
 from qwen3_codegen.infinicore.headers import write_headers
-from qwen3_codegen.paths import cpp_dir
+from qwen3_codegen.paths import cache_dir, cpp_dir
+from qwen3_codegen.spec.device import load_device
 from qwen3_runtime.engine.capacity import Limits
 from qwen3_runtime.engine.compiled import engine_class
 from qwen3_runtime.engine.prefill import prompt_logits
 from tests.build.conftest import CASE
 from tests.plan.machine import PlanMachine
+from tests.plan.planning import case_spec
 
 pytestmark = pytest.mark.compile
+
+ABOUT_COMPILER = subprocess.run([find_compiler(), "--version"], capture_output=True, check=True)
+IS_GCC = b"Free Software Foundation" in ABOUT_COMPILER.stdout
 
 
 def test_products_lie_beside_the_sources(build, compiled):
@@ -266,6 +272,31 @@ def test_plain_cmake_compiles_against_installed_headers(compiled, tmp_path):
     targets = ["qwen3_engine_base", f"{compiled.plan.module_name}_objects"]
     built = subprocess.run([*command, *targets], capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout
+
+
+@pytest.mark.skipif(not IS_GCC, reason="the compiler is not GCC")
+def test_the_kernels_headers_are_read_once_for_all_engines(build, build_request, tmp_path):
+    """GCC tells which precompiled header it takes; it takes none that is of other flags."""
+    build()
+    runtime = cache_dir() / "runtime" / runtime_key(build_request)
+    native = plan_model(case_spec(CASE), load_device("cpu"), CompileOptions(lowering="native"))
+    write_files(tmp_path / "native", native.files)
+    flags = " ".join(build_request.isa.flags)
+    configured = cmake(
+        tmp_path / "native",
+        tmp_path / "build",
+        QWEN3_CPP_DIR=str(cpp_dir()),
+        QWEN3_RUNTIME_DIR=str(runtime),
+        QWEN3_PYTHON="OFF",
+        QWEN3_INFINICORE_HEADERS=str(runtime / "include"),
+        QWEN3_ISA_FLAGS=flags,
+        CMAKE_CXX_FLAGS=f"{flags} -H",
+    )
+    assert configured.returncode == 0, configured.stderr
+    command = [str(find_toolchain().cmake), "--build", str(tmp_path / "build"), "--target"]
+    targets = [f"{native.plan.module_name}_objects"]
+    built = subprocess.run([*command, *targets], capture_output=True, text=True, check=True)
+    assert f"! {runtime}/op_kernels.hpp.gch\n" in built.stderr
 
 
 def test_plain_cmake_without_the_runtime_s_sources_says_so(compiled, tmp_path):

@@ -44,7 +44,7 @@ Run = Callable[..., Result]
 
 
 @pytest.fixture
-def cli(engine_cache: Path, tmp_path: Path) -> Run:
+def cli(tmp_path: Path) -> Run:
     """Runs a command line in an empty folder; ``stdin`` is text, else closed."""
 
     def run(*arguments: object, stdin: str | None = None, **environment: str) -> Result:
@@ -56,7 +56,7 @@ def cli(engine_cache: Path, tmp_path: Path) -> Run:
             text=True,
             encoding="utf-8",
             cwd=tmp_path,
-            env={**os.environ, "QWEN3_CODEGEN_CACHE": str(engine_cache), **environment},
+            env={**os.environ, **environment},
             timeout=TIMEOUT,
             check=False,
         )
@@ -89,9 +89,7 @@ def fork_server() -> Iterator[Callable[..., int]]:
 
 
 @pytest.fixture
-def forked_cli(
-    engine_cache: Path, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, fork_server
-) -> Run:
+def forked_cli(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, fork_server) -> Run:
     """As ``cli``, for the many command lines that are refused at once."""
 
     def run(*arguments: object, stdin: str | None = None, **environment: str) -> Result:
@@ -102,7 +100,7 @@ def forked_cli(
         code = fork_server(
             arguments=list(map(str, arguments)),
             folder=str(tmp_path),
-            environment={**os.environ, "QWEN3_CODEGEN_CACHE": str(engine_cache), **environment},
+            environment={**os.environ, **environment},
             streams=list(map(str, streams)),
         )
         _, stdout, stderr = (stream.read_text(encoding="utf-8") for stream in streams)

@@ -188,17 +188,14 @@ def test_a_change_builds_again(cli, model, tmp_path):
 
 
 @pytest.mark.compile
-def test_builds_at_the_same_time(cli, model, tmp_path, engine_cache):
+def test_builds_at_the_same_time(cli, model, tmp_path):
     """Processes that want one folder wait for each other, and none mixes its files with theirs."""
     builds = {
         theta: ["build", "--spec", model, "--out", "out", "--set", f"rope_theta={theta}"]
         for theta in (321.5, 323.5)
     }
-    environment = {**os.environ, "QWEN3_CODEGEN_CACHE": str(engine_cache)}
     running = [
-        subprocess.Popen(
-            command(builds[theta]), cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
-        )
+        subprocess.Popen(command(builds[theta]), cwd=tmp_path, stderr=subprocess.PIPE, text=True)
         for theta in (321.5, 323.5, 321.5)
     ]
     for process in running:
@@ -212,14 +209,13 @@ def test_builds_at_the_same_time(cli, model, tmp_path, engine_cache):
 
 
 @pytest.mark.compile
-def test_an_interrupted_build_leaves_nothing_in_the_way(cli, model, tmp_path, engine_cache):
+def test_an_interrupted_build_leaves_nothing_in_the_way(cli, model, tmp_path):
     unheard_of = f"rope_theta={300 + time.time_ns() % 10**6 / 1000}"  # no run before made it
     build = ["build", "--spec", model, "--out", "out", "--set", unheard_of]
     cli("build", "--spec", model, "--out", "warm").succeeded()  # the shared runtime is there
-    environment = {**os.environ, "QWEN3_CODEGEN_CACHE": str(engine_cache)}
     for sent in (signal.SIGINT, signal.SIGKILL):
         process = subprocess.Popen(
-            command(build), cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True,
+            command(build), cwd=tmp_path, stderr=subprocess.PIPE, text=True,
             start_new_session=True,
         )  # fmt: skip
         for line in process.stderr:
@@ -304,7 +300,7 @@ def test_import_into_another_folder_finds_the_architecture_again(cli, checkpoint
 
 
 @pytest.mark.compile
-def test_a_closed_pipe_is_no_error(checkpoint, engine_cache, tmp_path):
+def test_a_closed_pipe_is_no_error(checkpoint, tmp_path):
     ask = command(["specs"])
     process = subprocess.Popen(
         ask, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,13 +24,6 @@ def workplace(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     write_tiny_checkpoint(folder / "tiny", "qwen3-0.6b", head_dim=16)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def engine_cache(pytestconfig, monkeypatch):
-    """Compiled engines outlive a test run, as those of the end-to-end tests do."""
-    chosen = os.environ.get("QWEN3_CODEGEN_CACHE") or str(pytestconfig.cache.mkdir("engines"))
-    monkeypatch.setenv("QWEN3_CODEGEN_CACHE", chosen)
 
 
 def run_snippet(text: str, workplace: Path) -> str:

@@ -12,19 +12,12 @@ if TYPE_CHECKING:
     from qwen3_codegen import LLM
 
 
-@pytest.fixture(autouse=True)
-def in_test_cache(engine_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QWEN3_CODEGEN_CACHE", str(engine_cache))
-
-
 @pytest.fixture(scope="session")
-def real_infinicore(engine_cache: Path) -> str:
+def real_infinicore() -> str:
     """The release 0.1.0 of the package index, installed into the test cache once."""
     from qwen3_codegen.infinicore.install import default_root, install
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QWEN3_CODEGEN_CACHE", str(engine_cache))
-        install(default_root("0.1.0"))
+    install(default_root("0.1.0"))
     return "0.1.0"
 
 

@@ -57,11 +57,9 @@ def weights() -> Path:
 
 
 @pytest.fixture(scope="module")
-def llm(weights: Path, engine_cache: Path) -> Iterator[LLM]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QWEN3_CODEGEN_CACHE", str(engine_cache))
-        with LLM(weights, dtype="float32", max_num_seqs=5, max_model_len=512) as opened:
-            yield opened
+def llm(weights: Path) -> Iterator[LLM]:
+    with LLM(weights, dtype="float32", max_num_seqs=5, max_model_len=512) as opened:
+        yield opened
 
 
 @pytest.fixture(scope="module")

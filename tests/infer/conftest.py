@@ -15,11 +15,6 @@ FAMILIES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def in_test_cache(engine_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QWEN3_CODEGEN_CACHE", str(engine_cache))
-
-
 @pytest.fixture(scope="session", params=FAMILIES)
 def folder(request, tmp_path_factory) -> Path:
     spec, sizes = FAMILIES[request.param]

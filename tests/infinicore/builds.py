@@ -8,8 +8,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from qwen3_codegen.build.cache import cached_folder, content_key, source_texts
 from qwen3_codegen.build.toolchain import find_toolchain, instruction_set
 from qwen3_codegen.infinicore.headers import render_headers, write_headers
@@ -31,11 +29,10 @@ class Build:
 
 
 class Builder:
-    """Makes builds in a cache that workers share, and headers below a folder of its own."""
+    """Makes builds in the cache, and headers below a folder of its own."""
 
-    def __init__(self, folder: Path, cache: Path) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._cache = cache
 
     def headers(self, release: str) -> Path:
         folder = self._folder / "include" / release
@@ -53,9 +50,7 @@ class Builder:
                 repr(build),
             ]
         )
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("QWEN3_CODEGEN_CACHE", str(self._cache))
-            return cached_folder("runtime", key, lambda folder: self._make(build, folder))
+        return cached_folder("runtime", key, lambda folder: self._make(build, folder))
 
     def _make(self, build: Build, folder: Path) -> None:
         scratch = folder / "build"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -15,8 +14,8 @@ from tests.infinicore.builds import Build, Builder
 
 
 @pytest.fixture(scope="session")
-def builder(tmp_path_factory: pytest.TempPathFactory, engine_cache: Path) -> Builder:
-    return Builder(tmp_path_factory.mktemp("infinicore"), engine_cache)
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Builder:
+    return Builder(tmp_path_factory.mktemp("infinicore"))
 
 
 @pytest.fixture(scope="session", params=RELEASES)
@@ -32,14 +31,12 @@ def library(builder: Builder) -> Library:
 
 
 @pytest.fixture(scope="session")
-def registry_root(engine_cache: Path) -> InstalledInfiniCore:
+def registry_root() -> InstalledInfiniCore:
     """InfiniCore 0.1.0 as the package registry has it, where the tests of engines have it too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QWEN3_CODEGEN_CACHE", str(engine_cache))
-        try:
-            return probe(install(default_root("0.1.0")))
-        except InfiniCoreError as error:
-            pytest.skip(f"InfiniCore 0.1.0 cannot be had: {error}")
+    try:
+        return probe(install(default_root("0.1.0")))
+    except InfiniCoreError as error:
+        pytest.skip(f"InfiniCore 0.1.0 cannot be had: {error}")
 
 
 @pytest.fixture(scope="session")

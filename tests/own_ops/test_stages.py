@@ -33,11 +33,6 @@ from tests.reference.models import assert_logits_match
 PROMPTS = [np.random.default_rng(n).integers(0, 97, size=n).tolist() for n in (40, 1, 17)]
 
 
-@pytest.fixture
-def cache(engine_cache, monkeypatch) -> None:
-    monkeypatch.setenv("QWEN3_CODEGEN_CACHE", str(engine_cache))
-
-
 @pytest.fixture(scope="session")
 def home(tmp_path_factory) -> Path:
     """A folder with the model, its architecture, its ops and a checkpoint."""
@@ -232,7 +227,7 @@ def test_without_a_header_only_the_interpreter_runs_it(home, tmp_path):
         ("float16", "float16", 1e-2),
     ],
 )
-def test_compiled_in_half_precision(home, cache, dtype, values, bound):
+def test_compiled_in_half_precision(home, dtype, values, bound):
     """The checkpoint is rounded to the dtype, so the distance is that of the arithmetic and it."""
     options = {"dtype": dtype, "activation_dtype": values}
     with open_llm(home, engine="interpreter") as exact, open_llm(home, **options) as half:
@@ -242,7 +237,7 @@ def test_compiled_in_half_precision(home, cache, dtype, values, bound):
 
 
 @pytest.mark.compile
-def test_compiled_as_interpreted(home, cache):
+def test_compiled_as_interpreted(home):
     with open_llm(home, engine="interpreter") as exact, open_llm(home) as compiled:
         rows = compiled.logits(PROMPTS)
         for prompt, expected, actual in zip(PROMPTS, exact.logits(PROMPTS), rows, strict=True):

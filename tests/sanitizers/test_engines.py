@@ -15,13 +15,6 @@ LOWERINGS = ("native", "portable")
 Build = Callable[[Sanitizer, str], Path]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def in_test_cache(engine_cache: Path):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QWEN3_CODEGEN_CACHE", str(engine_cache))
-        yield
-
-
 @pytest.fixture(scope="module")
 def program(tmp_path_factory) -> Callable[[Sanitizer], Path]:
     made: dict[Sanitizer, Path] = {}

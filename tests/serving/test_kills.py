@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -38,8 +37,8 @@ def cache(engine_cache, tmp_path, monkeypatch):
     """A cache that holds the compiled runtime, but no engine."""
     folder = tmp_path / "cache"
     folder.mkdir()
-    if (engine_cache / "runtime").is_dir():
-        shutil.copytree(engine_cache / "runtime", folder / "runtime")
+    (engine_cache / "runtime").mkdir(parents=True, exist_ok=True)
+    (folder / "runtime").symlink_to(engine_cache / "runtime")
     monkeypatch.setenv("QWEN3_CODEGEN_CACHE", str(folder))
     return folder
 

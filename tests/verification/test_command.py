@@ -23,9 +23,8 @@ from tests.cli.descriptions import write_tiny_model
 
 
 @pytest.fixture
-def without_torch(monkeypatch: pytest.MonkeyPatch, engine_cache: Path) -> None:
+def without_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    monkeypatch.setenv("QWEN3_CODEGEN_CACHE", str(engine_cache))
 
 
 def verify(tmp_path: Path, **choices: object):

@@ -67,11 +67,6 @@ def verify(
         return verified(subject, checkpoint, [reference])
 
 
-@pytest.fixture(autouse=True)
-def in_test_cache(engine_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("QWEN3_CODEGEN_CACHE", str(engine_cache))
-
-
 def only_layers_and_logits_fail(report: Report) -> bool:
     return {check.stage for check in report.failures} == {Stage.LAYERS, Stage.LOGITS}
 
