@@ -80,7 +80,9 @@ def add_sampling_options(parser: argparse.ArgumentParser, *, max_tokens: int | N
         metavar="N",
         help=f"most tokens to generate; default: {until}",
     )
-    group.add_argument("--temperature", type=float, metavar="T", help="0 is greedy; default: 1")
+    group.add_argument(
+        "--temperature", type=float, metavar="T", help="from 0, greedy, to 2; default: 1"
+    )
     group.add_argument(
         "--top-p", type=float, metavar="P", help="the likeliest tokens of this mass; default: 1"
     )
