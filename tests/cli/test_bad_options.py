@@ -70,6 +70,37 @@ def test_build(options, says, cli, model, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+GENERATE = ("generate", "--model", "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "hint"),
+    [
+        (["buidl"], "", "build"),
+        (["build", "--spec", "qwen3-1.7b", "--dv", "mlu"], " build", "--dev"),
+        ([*GENERATE, "--max-toknes", "2", "--token-ids", "-1"], " generate", "--max-tokens"),
+        ([*GENERATE, "--max-toknes=2"], " generate", "--max-tokens"),
+        ([*GENERATE, "--engine", "compield"], " generate", "compiled"),
+        (["generate", "--modle", "nowhere"], " generate", "--model"),
+        (["cache", "lsit"], " cache", "list"),
+        (["cache", "clear", "--older-tahn", "3"], " cache clear", "--older-than"),
+        (["bench", "serve", "--ulr", "x", "--", "--dv"], " bench serve", "--url"),
+        (["bench", "serve", "--", "--modle"], " bench serve", None),
+        (["--verison"], "", "--version"),
+        ([*GENERATE, "--colour", "red"], " generate", None),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistyped_word(words, command, hint, cli):
+    error = cli(*words).refused()
+    assert f"usage: qwen3-codegen{command} [-h]" in error
+    assert f"qwen3-codegen{command}: error: " in error
+    if hint is None:
+        assert "hint:" not in error
+    else:
+        assert error.endswith(f"\n  hint:     did you mean '{hint}'?\n")
+
+
 def test_build_without_a_spec(cli):
     assert "--spec" in cli("build").refused()
 
