@@ -247,11 +247,6 @@ def test_other_commands(arguments, says, cli, tmp_path):
         (["--token-ids", "-1"], r"-1"),
         (["--token-ids", ",".join(["1"] * 129)], r"128 tokens"),
         (["--token-ids", ",".join(["1"] * 128)], r"no room"),
-        (["--token-ids", "1", "--temperature", "-1"], r"temperature"),
-        (["--token-ids", "1", "--temperature", "nan"], r"temperature"),
-        (["--token-ids", "1", "--top-p", "1.5"], r"top_p|top-p"),
-        (["--token-ids", "1", "--top-k", "-5"], r"top_k|top-k"),
-        (["--token-ids", "1", "--max-tokens", "0"], r"max_tokens|max-tokens"),
         (["--token-ids", "1", "--max-model-len", "129"], r"max_position_embeddings = 128"),
         (["--token-ids", "1", "--max-model-len", "0"], r"max_model_len"),
         (["--token-ids", "1", "--stop", "a"], r"tokenizer"),
@@ -267,6 +262,27 @@ def test_other_commands(arguments, says, cli, tmp_path):
 def test_generate(options, says, cli, checkpoint):
     error = cli("generate", "--model", checkpoint, *options).refused()
     assert re.search(says, error), error
+
+
+@pytest.mark.parametrize("ask", [("generate", "--token-ids", "1"), ("chat", "--message", "Hi")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--temperature", "-1"),
+        ("--temperature", "2.5"),
+        ("--temperature", "nan"),
+        ("--top-p", "1.5"),
+        ("--top-k", "-5"),
+        ("--max-tokens", "-2"),
+        ("--seed", str(2**65)),
+        ("--stop", ""),
+    ],
+)
+def test_sampling_is_checked_before_a_model_is_looked_for(ask, option, value, cli):
+    error = cli(*ask, "--model", "nowhere", option, value).refused()
+    name = option.removeprefix("--").replace("-", "_")
+    assert error.startswith(f"error: '{name}' is invalid\n  got:      ")
+    assert "\n  expected: " in error
 
 
 def test_generate_from_text_without_a_tokenizer(cli, checkpoint):

@@ -6,15 +6,16 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from qwen3_codegen.cli.model_options import (
     add_model_options,
     add_sampling_options,
+    given_sampling,
     open_model,
     require,
     require_tokenizer,
-    sampling_params,
 )
 from qwen3_codegen.cli.options import existing_path
 from qwen3_codegen.errors import CodegenError
@@ -59,12 +60,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Generates; a single prompt streams."""
+    sampling = given_sampling(args)
     prompts = _prompts(args)
     if any(isinstance(prompt, str) for prompt in prompts):
         require_tokenizer(args.model, "give token ids instead: --token-ids 1,2,3")
     llm = open_model(args, max_num_seqs=len(prompts))
     with llm:
-        params = sampling_params(args, llm)
+        params = replace(llm.default_sampling_params, **sampling)
         streams = len(prompts) == 1 and llm.tokenizer is not None
         started = time.monotonic()
         outputs = llm.generate(prompts, params, on_text=_write if streams else None)
