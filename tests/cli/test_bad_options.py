@@ -243,13 +243,10 @@ def test_other_commands(arguments, says, cli, tmp_path):
     [
         (["--token-ids", "1,x"], r"1,x"),
         (["--token-ids", ""], r"token-ids"),
-        (["--token-ids", "97"], r"97.*(?s:.*0 to 96)"),
-        (["--token-ids", "-1"], r"-1"),
         (["--token-ids", ",".join(["1"] * 129)], r"128 tokens"),
         (["--token-ids", ",".join(["1"] * 128)], r"no room"),
         (["--token-ids", "1", "--max-model-len", "129"], r"max_position_embeddings = 128"),
         (["--token-ids", "1", "--max-model-len", "0"], r"max_model_len"),
-        (["--token-ids", "1", "--stop", "a"], r"tokenizer"),
         (["--prompt-file", "nowhere.txt"], r"nowhere\.txt"),
         (["--engine", "magic"], r"magic"),
         (
@@ -283,6 +280,19 @@ def test_sampling_is_checked_before_a_model_is_looked_for(ask, option, value, cl
     name = option.removeprefix("--").replace("-", "_")
     assert error.startswith(f"error: '{name}' is invalid\n  got:      ")
     assert "\n  expected: " in error
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--token-ids", "1", "--token-ids", "1,97"], r"prompt 1: .*got: +97\n.*0 to 96"),
+        (["--token-ids", "-1"], r"prompt 0: .*got: +-1\n.*0 to 96"),
+        (["--token-ids", "1", "--stop", "a"], r"no tokenizer\n.*leave out --stop"),
+    ],
+)
+def test_prompts_are_checked_before_anything_is_compiled(options, says, cli, checkpoint):
+    error = cli("generate", "--model", checkpoint, *options, CXX="no-such-compiler").refused()
+    assert re.search(f"(?s){says}", error), error
 
 
 def test_generate_from_text_without_a_tokenizer(cli, checkpoint):
