@@ -70,6 +70,37 @@ def test_build(options, says, cli, model, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+GENERATE = ("generate", "--model", "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("words", "command", "hint"),
+    [
+        (["buidl"], "", "build"),
+        (["build", "--spec", "qwen3-1.7b", "--dv", "mlu"], " build", "--dev"),
+        ([*GENERATE, "--max-toknes", "2", "--token-ids", "-1"], " generate", "--max-tokens"),
+        ([*GENERATE, "--max-toknes=2"], " generate", "--max-tokens"),
+        ([*GENERATE, "--engine", "compield"], " generate", "compiled"),
+        (["generate", "--modle", "nowhere"], " generate", "--model"),
+        (["cache", "lsit"], " cache", "list"),
+        (["cache", "clear", "--older-tahn", "3"], " cache clear", "--older-than"),
+        (["bench", "serve", "--ulr", "x", "--", "--dv"], " bench serve", "--url"),
+        (["bench", "serve", "--", "--modle"], " bench serve", None),
+        (["--verison"], "", "--version"),
+        ([*GENERATE, "--colour", "red"], " generate", None),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistyped_word(words, command, hint, cli):
+    error = cli(*words).refused()
+    assert f"usage: qwen3-codegen{command} [-h]" in error
+    assert f"qwen3-codegen{command}: error: " in error
+    if hint is None:
+        assert "hint:" not in error
+    else:
+        assert error.endswith(f"\n  hint:     did you mean '{hint}'?\n")
+
+
 def test_build_without_a_spec(cli):
     assert "--spec" in cli("build").refused()
 
@@ -212,18 +243,10 @@ def test_other_commands(arguments, says, cli, tmp_path):
     [
         (["--token-ids", "1,x"], r"1,x"),
         (["--token-ids", ""], r"token-ids"),
-        (["--token-ids", "97"], r"97.*(?s:.*0 to 96)"),
-        (["--token-ids", "-1"], r"-1"),
         (["--token-ids", ",".join(["1"] * 129)], r"128 tokens"),
         (["--token-ids", ",".join(["1"] * 128)], r"no room"),
-        (["--token-ids", "1", "--temperature", "-1"], r"temperature"),
-        (["--token-ids", "1", "--temperature", "nan"], r"temperature"),
-        (["--token-ids", "1", "--top-p", "1.5"], r"top_p|top-p"),
-        (["--token-ids", "1", "--top-k", "-5"], r"top_k|top-k"),
-        (["--token-ids", "1", "--max-tokens", "0"], r"max_tokens|max-tokens"),
         (["--token-ids", "1", "--max-model-len", "129"], r"max_position_embeddings = 128"),
         (["--token-ids", "1", "--max-model-len", "0"], r"max_model_len"),
-        (["--token-ids", "1", "--stop", "a"], r"tokenizer"),
         (["--prompt-file", "nowhere.txt"], r"nowhere\.txt"),
         (["--engine", "magic"], r"magic"),
         (
@@ -236,6 +259,40 @@ def test_other_commands(arguments, says, cli, tmp_path):
 def test_generate(options, says, cli, checkpoint):
     error = cli("generate", "--model", checkpoint, *options).refused()
     assert re.search(says, error), error
+
+
+@pytest.mark.parametrize("ask", [("generate", "--token-ids", "1"), ("chat", "--message", "Hi")])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--temperature", "-1"),
+        ("--temperature", "2.5"),
+        ("--temperature", "nan"),
+        ("--top-p", "1.5"),
+        ("--top-k", "-5"),
+        ("--max-tokens", "-2"),
+        ("--seed", str(2**65)),
+        ("--stop", ""),
+    ],
+)
+def test_sampling_is_checked_before_a_model_is_looked_for(ask, option, value, cli):
+    error = cli(*ask, "--model", "nowhere", option, value).refused()
+    name = option.removeprefix("--").replace("-", "_")
+    assert error.startswith(f"error: '{name}' is invalid\n  got:      ")
+    assert "\n  expected: " in error
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--token-ids", "1", "--token-ids", "1,97"], r"prompt 1: .*got: +97\n.*0 to 96"),
+        (["--token-ids", "-1"], r"prompt 0: .*got: +-1\n.*0 to 96"),
+        (["--token-ids", "1", "--stop", "a"], r"no tokenizer\n.*leave out --stop"),
+    ],
+)
+def test_prompts_are_checked_before_anything_is_compiled(options, says, cli, checkpoint):
+    error = cli("generate", "--model", checkpoint, *options, CXX="no-such-compiler").refused()
+    assert re.search(f"(?s){says}", error), error
 
 
 def test_generate_from_text_without_a_tokenizer(cli, checkpoint):

@@ -79,7 +79,7 @@ def test_help_of_subcommands(arguments, cli):
 def test_help_states_the_defaults_of_sampling(name, default, cli):
     text = " ".join(cli(name, "--help").succeeded().split())
     assert f"most tokens to generate; default: {default}" in text
-    assert "0 is greedy; default: 1" in text
+    assert "0 is greedy; at most 2; default: 1" in text
     assert "0 is off; default: 0" in text
 
 

@@ -16,6 +16,7 @@ from qwen3_codegen.paths import modelspecs_dir
 from qwen3_runtime.errors import EngineError, RequestError
 from qwen3_runtime.infer import DeviceType, InferTask, JiugeForCauslLM, KVCache, Qwen3ForCausalLM
 from qwen3_runtime.infer.devices import device_name
+from qwen3_runtime.infer.tasks import OldSamplingParams
 
 PROMPTS = ([3, 1, 4, 1, 5, 9, 2, 6], [27, 18, 28], [16, 180, 33, 98, 87, 49, 200, 1, 2, 3, 4])
 NO_END = ()
@@ -293,7 +294,7 @@ def test_sampling_may_be_spelled_three_ways(model, monkeypatch, spelled):
     )
     model.generate("hello", 2, **spelled)
     assert [turn.params for turn in seen] == [
-        SamplingParams(temperature=3.0, top_p=0.5, top_k=7)
+        OldSamplingParams(temperature=3.0, top_p=0.5, top_k=7)
     ] * len(seen)
 
 

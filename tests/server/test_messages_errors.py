@@ -99,6 +99,7 @@ WRONG = {
     "unknown thinking": ({"thinking": {"type": "deep"}}, "thinking.type"),
     "no schema": ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format"),
     "temperature too low": ({"temperature": -1}, "temperature"),
+    "temperature too high": ({"temperature": 2.1}, "temperature"),
     "temperature is text": ({"temperature": "hot"}, "temperature"),
     "top_p": ({"top_p": 2}, "top_p"),
     "an empty stop": ({"stop_sequences": [""]}, "stop_sequences.0"),

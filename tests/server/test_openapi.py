@@ -21,6 +21,8 @@ ROUTES = (
     "/detokenize",
 )
 
+USER = {"role": "user", "content": "Hi"}
+
 
 @pytest.fixture(scope="module")
 def api(server):
@@ -31,6 +33,36 @@ def test_every_route_is_listed(api):
     listed = {result.ok().path for result in api.get_all_operations()}
     assert set(ROUTES) <= listed
     assert {"/health", "/metrics", "/version", "/v1/models"} <= listed
+
+
+@pytest.mark.parametrize(
+    ("route", "model", "asked"),
+    [
+        ("/v1/chat/completions", "ChatCompletionRequest", {"messages": [USER], "max_tokens": 2}),
+        ("/v1/completions", "CompletionRequest", {"prompt": "Hi", "max_tokens": 2}),
+        ("/v1/responses", "ResponsesRequest", {"input": "Hi", "max_output_tokens": 2}),
+        ("/v1/messages", "MessagesRequest", {"messages": [USER], "max_tokens": 2}),
+    ],
+)
+def test_bounds_of_sampling_are_listed_and_hold(http, route, model, asked):
+    page = http.get("/openapi.json").json()
+    fields = page["components"]["schemas"][model]["properties"]
+    listed = {}
+    for name, field in fields.items():
+        bounds = field.get("anyOf", [{}])[0]
+        if "maximum" in bounds:
+            low = bounds.get("minimum", bounds.get("exclusiveMinimum"))
+            listed[name] = (low, bounds["maximum"])
+            for value in (low - 0.01, bounds["maximum"] + 0.01):
+                response = http.post(route, json={**asked, name: value})
+                assert response.status_code == 400
+                assert f"'{name}' is invalid; got {value}" in response.text
+                assert response.json()["error"].get("param", name) == name
+            assert http.post(route, json={**asked, name: bounds["maximum"]}).status_code == 200
+    assert listed["temperature"] == (0, 2)
+    assert listed["top_p"] == (0, 1)
+    if model != "MessagesRequest":  # which has no more of them
+        assert len(listed) == 6
 
 
 @pytest.mark.parametrize("route", ROUTES)

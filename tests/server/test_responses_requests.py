@@ -172,6 +172,7 @@ WRONG = {
     "no schema": (asked(text={"format": {"type": "json_schema"}}), "text.format.schema"),
     "no tokens": (asked(max_output_tokens=0), "max_output_tokens"),
     "a temperature": (asked(temperature=-1), "temperature"),
+    "a high temperature": (asked(temperature=5), "temperature"),
     "too many logprobs": (asked(top_logprobs=50), "top_logprobs"),
 }
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from qwen3_codegen.cli.model_options import (
     add_model_options,
     add_sampling_options,
+    given_sampling,
     open_model,
     require,
     require_tokenizer,
-    sampling_params,
 )
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.progress import say
@@ -56,6 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Asks once, or until the user ends the conversation."""
+    sampling = given_sampling(args)
     require_tokenizer(args.model, _WITHOUT_TEMPLATE, chat=True)
     with open_model(args, max_num_seqs=1) as llm:
         require(
@@ -63,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
             "this checkpoint has no chat template",
             _WITHOUT_TEMPLATE,
         )
-        params = sampling_params(args, llm)
+        params = replace(llm.default_sampling_params, **sampling)
         system = args.system or llm.spec.chat.system_prompt
         messages = [{"role": "system", "content": system}] if system else []
         thinking = not args.no_thinking

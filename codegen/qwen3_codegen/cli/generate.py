@@ -6,17 +6,19 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from qwen3_codegen.cli.model_options import (
     add_model_options,
     add_sampling_options,
+    given_sampling,
     open_model,
     require,
     require_tokenizer,
-    sampling_params,
 )
-from qwen3_codegen.cli.options import existing_path
+from qwen3_codegen.cli.options import existing_path, parse_overrides
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.progress import say
 
@@ -59,12 +61,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> int:
     """Generates; a single prompt streams."""
+    sampling = given_sampling(args)
     prompts = _prompts(args)
     if any(isinstance(prompt, str) for prompt in prompts):
         require_tokenizer(args.model, "give token ids instead: --token-ids 1,2,3")
+    if args.stop:
+        require_tokenizer(args.model, "leave out --stop, which is a text")
+    _check_ids(args, prompts)
     llm = open_model(args, max_num_seqs=len(prompts))
     with llm:
-        params = sampling_params(args, llm)
+        params = replace(llm.default_sampling_params, **sampling)
         streams = len(prompts) == 1 and llm.tokenizer is not None
         started = time.monotonic()
         outputs = llm.generate(prompts, params, on_text=_write if streams else None)
@@ -110,6 +116,25 @@ def _ids(text: str) -> list[int]:
         return [int(part) for part in text.split(",")]
     except ValueError:
         raise CodegenError("--token-ids takes numbers separated by commas", got=text) from None
+
+
+def _check_ids(args: argparse.Namespace, prompts: Sequence[str | Sequence[int]]) -> None:
+    """Refuses ids outside a folder's vocabulary before an engine is built and weights are read.
+
+    Where the folder does not plainly say how large that is, the engine refuses them later.
+    """
+    from qwen3_runtime.checkpoint import open_checkpoint
+    from qwen3_runtime.engine.prefill import check_ids
+
+    folder = Path(args.model)
+    is_changed = "vocab_size" in parse_overrides(args.overrides)
+    if is_changed or not (folder / "config.json").is_file():
+        return
+    with closing(open_checkpoint(folder)) as checkpoint:
+        size = checkpoint.config.get("vocab_size")
+    for index, prompt in enumerate(prompts):
+        if type(size) is int and size > 0 and not isinstance(prompt, str):
+            check_ids(prompt, size, f"prompt {index}")
 
 
 def _write(_index: int, text: str) -> None:

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from qwen3_codegen.cli.parser import CommandParser
+
 if TYPE_CHECKING:
     from qwen3_codegen.errors import CodegenError
     from qwen3_runtime.errors import RuntimeFault
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser(chosen: str | None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="qwen3-codegen",
         description="Compiles language-model specs into readable C++ engines for InfiniCore.",
         epilog=_EPILOG,

@@ -19,7 +19,6 @@ from qwen3_codegen.progress import format_bytes, say
 if TYPE_CHECKING:
     from qwen3_codegen.llm import LLM
     from qwen3_runtime.engine.batch import Engine
-    from qwen3_runtime.sampling import SamplingParams
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -80,7 +79,9 @@ def add_sampling_options(parser: argparse.ArgumentParser, *, max_tokens: int | N
         metavar="N",
         help=f"most tokens to generate; default: {until}",
     )
-    group.add_argument("--temperature", type=float, metavar="T", help="0 is greedy; default: 1")
+    group.add_argument(
+        "--temperature", type=float, metavar="T", help="0 is greedy; at most 2; default: 1"
+    )
     group.add_argument(
         "--top-p", type=float, metavar="P", help="the likeliest tokens of this mass; default: 1"
     )
@@ -173,9 +174,13 @@ def require_tokenizer(model: str, hint: str, *, chat: bool = False) -> None:
         raise CodegenError("this checkpoint has no chat template", where=model, hint=hint)
 
 
-def sampling_params(args: argparse.Namespace, llm: LLM) -> SamplingParams:
-    """Returns the checkpoint's defaults with what the command line says on top."""
-    from dataclasses import replace
+def given_sampling(args: argparse.Namespace) -> dict[str, Any]:
+    """Returns the sampling parameters that the command line says, each of them in range.
+
+    Raises:
+        RequestError: One is not, which is said before a model is built and read.
+    """
+    from qwen3_runtime.sampling import SamplingParams
 
     given = {
         "max_tokens": args.max_tokens,
@@ -187,7 +192,8 @@ def sampling_params(args: argparse.Namespace, llm: LLM) -> SamplingParams:
         "ignore_eos": True if args.ignore_eos else None,
     }
     chosen = {name: value for name, value in given.items() if value is not None}
-    return replace(llm.default_sampling_params, **chosen)
+    SamplingParams(**chosen)  # checks
+    return chosen
 
 
 def require(condition: bool, message: str, hint: str) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from collections.abc import Sequence as SequenceOf
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from qwen3_runtime.engine.scheduler import Sequence
 from qwen3_runtime.errors import RequestError
@@ -160,12 +161,21 @@ class InferTask:
         return f"task {self.id}"
 
 
+class OldSamplingParams(SamplingParams):
+    """Sampling at any temperature, which InfiniLM's scripts may have."""
+
+    __slots__ = ()
+    max_temperature: ClassVar[float] = math.inf
+
+
 def old_sampling_params(temperature: float, topk: int, topp: float) -> SamplingParams:
     """Returns sampling as ``infiniopRandomSample`` understands it.
 
     Raises:
         RequestError: A value is out of range.
     """
-    params = SamplingParams(temperature=temperature, top_k=topk, top_p=1.0 if topp == 0 else topp)
+    params = OldSamplingParams(
+        temperature=temperature, top_k=topk, top_p=1.0 if topp == 0 else topp
+    )
     is_greedy = topk == 1 or topp == 0  # each meant the likeliest token, as temperature 0 does
     return replace(params, temperature=0.0) if is_greedy else params

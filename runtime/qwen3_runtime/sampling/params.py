@@ -7,6 +7,7 @@ import secrets
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import ClassVar
 
 from qwen3_runtime.errors import RequestError
 
@@ -36,8 +37,11 @@ class SamplingParams:
         RequestError: A value is of the wrong type or out of range; the message names it.
     """
 
+    max_temperature: ClassVar[float] = 2.0
+    """As OpenAI has it: far above, an answer is noise, which seldom ends by itself."""
+
     temperature: float = 1.0
-    """Divides the logits; 0 takes the likeliest token."""
+    """Divides the logits, at most 2; 0 takes the likeliest token."""
     top_p: float = 1.0
     """Keeps the fewest tokens whose probabilities sum to this; 1 keeps all."""
     top_k: int = 0
@@ -70,7 +74,11 @@ class SamplingParams:
     """The same of every token of the prompt but the first."""
 
     def __post_init__(self) -> None:
-        _check_number("temperature", self.temperature, "a finite number >= 0", low=0.0)
+        hottest = self.max_temperature
+        expected = (
+            "a finite number >= 0" if hottest == math.inf else f"a number from 0 to {hottest:g}"
+        )
+        _check_number("temperature", self.temperature, expected, low=0.0, high=hottest)
         _check_number("top_p", self.top_p, "a number above 0 and at most 1", low=0.0, high=1.0)
         if self.top_p == 0.0:
             raise _fault("top_p", self.top_p, "a number above 0 and at most 1")
@@ -112,9 +120,7 @@ def _fault(name: str, got: object, expected: str) -> RequestError:
     return RequestError(f"'{name}' is invalid", got=repr(got)[:200], expected=expected)
 
 
-def _check_number(
-    name: str, value: object, expected: str, *, low: float, high: float = math.inf
-) -> None:
+def _check_number(name: str, value: object, expected: str, *, low: float, high: float) -> None:
     if not isinstance(value, float | int) or isinstance(value, bool):
         raise _fault(name, value, expected)
     if not low <= value <= min(high, sys.float_info.max):  # which a whole number can be beyond

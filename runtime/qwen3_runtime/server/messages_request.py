@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from qwen3_runtime.server.errors import ApiError
-from qwen3_runtime.server.protocol import ChatCompletionRequest, Number
+from qwen3_runtime.server.protocol import ChatCompletionRequest, Temperature, TopP
 
 __all__ = ["CountTokensRequest", "MessagesRequest", "chat_request"]
 
@@ -73,8 +73,8 @@ class MessagesRequest(CountTokensRequest):
 
     max_tokens: Annotated[int, Field(ge=1)]
     stop_sequences: list[Annotated[str, Field(min_length=1)]] | None = None
-    temperature: Number | None = None
-    top_p: Number | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     top_k: int | None = None
     stream: bool | None = False
 

@@ -6,19 +6,34 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from qwen3_runtime.sampling import SamplingParams
+
 __all__ = [
     "ChatCompletionRequest",
     "CompletionRequest",
     "DetokenizeRequest",
     "EmbeddingRequest",
-    "Number",
     "ResponsesRequest",
     "SamplingFields",
     "StreamOptions",
+    "Temperature",
     "TokenizeRequest",
+    "TopP",
 ]
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
+_Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _within(**bounds: float) -> Any:
+    """Bounds for the OpenAPI page; ``SamplingParams`` checks them, whose message has the value."""
+    return Field(allow_inf_nan=False, json_schema_extra=dict(bounds))
+
+
+Temperature = Annotated[float, _within(minimum=0, maximum=SamplingParams.max_temperature)]
+TopP = Annotated[float, _within(exclusiveMinimum=0, maximum=1)]
+_MinP = Annotated[float, _within(minimum=0, maximum=1)]
+_Penalty = Annotated[float, _within(minimum=-2, maximum=2)]
+_RepetitionPenalty = Annotated[float, _within(exclusiveMinimum=0, maximum=10)]
 
 
 class _Body(BaseModel):
@@ -37,14 +52,14 @@ class SamplingFields(_Body):
     model: str | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
-    temperature: Number | None = None
-    top_p: Number | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     top_k: int | None = None
-    min_p: Number | None = None
-    repetition_penalty: Number | None = None
-    presence_penalty: Number | None = None
-    frequency_penalty: Number | None = None
-    logit_bias: dict[str, Number] | None = None
+    min_p: _MinP | None = None
+    repetition_penalty: _RepetitionPenalty | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    logit_bias: dict[str, _Number] | None = None
     seed: int | None = None
     n: int | None = 1
     prompt_logprobs: int | None = None
@@ -87,13 +102,13 @@ class ResponsesRequest(_Body):
     instructions: str | None = None
     stream: bool | None = False
     max_output_tokens: int | None = None
-    temperature: Number | None = None
-    top_p: Number | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
     top_k: int | None = None
-    min_p: Number | None = None
-    presence_penalty: Number | None = None
-    frequency_penalty: Number | None = None
-    repetition_penalty: Number | None = None
+    min_p: _MinP | None = None
+    presence_penalty: _Penalty | None = None
+    frequency_penalty: _Penalty | None = None
+    repetition_penalty: _RepetitionPenalty | None = None
     seed: int | None = None
     stop: str | list[str] | None = None
     tools: list[dict[str, Any]] | None = None

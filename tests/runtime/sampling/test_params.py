@@ -53,7 +53,7 @@ def test_fewer_tokens_than_the_least_are_refused() -> None:
     ("name", "value"),
     [
         ("temperature", -0.1), ("temperature", float("nan")), ("temperature", float("inf")),
-        ("temperature", 10**400),
+        ("temperature", 2.01), ("temperature", 10**400),
         ("temperature", "hot"), ("temperature", True), ("temperature", None),
         ("top_p", 0.0), ("top_p", -0.5), ("top_p", 1.01), ("top_p", float("nan")), ("top_p", "1"),
         ("min_p", -0.1), ("min_p", 1.1), ("min_p", "x"), ("repetition_penalty", 0.0),
