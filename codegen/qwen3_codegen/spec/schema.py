@@ -201,7 +201,7 @@ DEVICE: Schema = {
     ),
     "aliases": Key("list of texts", "Other names on the command line."),
     "infinicore": Key("text", "The device in InfiniCore's API table."),
-    "lowering": Key("text", "How graphs are carried out there."),
+    "lowering": Key("text", "How graphs are carried out there: portable, on the CPU also native."),
     "infinicore_release": Key("text", "API release used unless another is asked for."),
     "dtypes": Key("list of texts", "Engine dtypes, the default first."),
     "transpose_linear_weights": Key("true or false", "Matrices are kept as [in, out]."),
