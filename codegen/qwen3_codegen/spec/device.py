@@ -36,6 +36,7 @@ class DeviceSpec:
     label: str
     """The name it was asked for by (``mlu``); part of the engine's folder name."""
     description: str
+    """Empty where neither the file nor what it extends has one."""
     aliases: tuple[str, ...]
     infinicore: str
     """The device in InfiniCore's API table."""
@@ -138,7 +139,7 @@ def _read_device(
     device = DeviceSpec(
         name=name,
         label=name,
-        description=section.text("description"),
+        description=section.text("description") or (base.description if base else ""),
         aliases=section.texts("aliases"),
         infinicore=infinicore,
         lowering=lowering,

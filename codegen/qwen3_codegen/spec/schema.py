@@ -197,7 +197,9 @@ DEVICE: Schema = {
     "device": Key("text", "The device's name.", True),
     "description": Key("text", "One line."),
     "extends": Key(
-        "text", "A device, or a path relative to this file, whose keys apply unless given here."
+        "text",
+        "A device, or a path relative to this file, whose keys but `aliases` apply unless given "
+        "here.",
     ),
     "aliases": Key("list of texts", "Other names on the command line."),
     "infinicore": Key("text", "The device in InfiniCore's API table."),
