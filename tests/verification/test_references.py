@@ -258,6 +258,11 @@ def test_a_module_that_differs(old, new, name, op, reference, tmp_path):
     first = report.first_wrong
     assert (first.name, first.op, first.layer) == (f"layers.0.{name}", op, 0)
     assert first.stage is Stage.LAYERS
+    # What was compared, and is wrong, was seen.
+    checks = [c for c in report.checks if c.stage is Stage.LAYERS and np.isfinite(c.measured)]
+    noted = [check.note.partition("not seen before it: ")[2] for check in report.failures]
+    unseen = {each.split(" = ")[0] for note in noted for each in note.split(", ")} - {""}
+    assert not unseen & {check.name for check in checks}
 
 
 @pytest.mark.parametrize(
