@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,10 +127,17 @@ def _described(manifest: Path) -> str | None:
     """Model, device and dtype of an engine; None where its manifest does not say."""
     try:
         content = json.loads(manifest.read_text(encoding="utf-8"))
-        words = [content["model"], content["device"]["name"], content["dtype"]]
+        words = [content["model"], _device(content["device"]), content["dtype"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return printable(" ".join([*map(str, words), *(["traced"] if TRACED_KEY in content else [])]))
+
+
+def _device(manifest: Mapping[str, object]) -> str:
+    """A device as notes and sources call it: ``cambricon``, ``mine (cambricon)``."""
+    name = str(manifest["name"])
+    described = str(manifest.get("description", name))
+    return name if described == name else f"{described} ({name})"
 
 
 def _size_and_age(folder: Path) -> tuple[int, float]:

@@ -174,8 +174,10 @@ def test_a_device_of_ones_own_is_named(cli, model, tmp_path):
     result = cli("build", "--spec", model, "--dev", "mine.yaml", "--emit-only")
     assert " on mychip (cambricon) (emulated on the CPU), " in result.stderr
     folder = tmp_path / result.succeeded().strip()
-    head = (folder / "engine.hpp").read_text(encoding="utf-8").splitlines()[0]
-    assert head.startswith("// Engine of tiny (qwen3) for mychip (cambricon) in float32")
+    header = (folder / "engine.hpp").read_text(encoding="utf-8")
+    # What an engine calls its device where it says on stderr that it is emulated.
+    assert 'INFINI_DEVICE_CAMBRICON, "mychip (cambricon)", /*emulated=*/true' in header
+    assert header.startswith("// Engine of tiny (qwen3) for mychip (cambricon) in float32")
     device = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["device"]
     assert (device["name"], device["description"]) == ("cambricon", "mychip")
 

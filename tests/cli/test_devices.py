@@ -57,7 +57,11 @@ def test_a_device_of_ones_own(cli, tmp_path):
     )
     table = rows(cli("devices", "--dev", "mine.yaml").succeeded())
     assert table["mine"][0][0] == "2025-08"
+    assert table["mine"][0][-1] == "Cambricon MLU; portable lowering"
     assert table["swiglu"] == [["mine", "swiglu (the device has it)"]]
+    (tmp_path / "mine.yaml").write_text("device: mine\ninfinicore: cambricon\n", encoding="utf-8")
+    table = rows(cli("devices", "--dev", "mine.yaml").succeeded())
+    assert table["mine"][0][-1] == "portable lowering"
 
 
 def test_another_release(cli):

@@ -21,6 +21,9 @@ def test_passes_of_a_lowering(cli):
     assert native != cli("graph", "--spec", "qwen3-1.7b").succeeded()
     error = cli("graph", "--spec", "qwen3-1.7b", "--lowering", "nativ").refused()
     assert "portable" in error
+    text = cli("graph", "--help").succeeded()
+    assert text.index("native lowering") < text.index("fuse_rotary_attention")
+    assert text.index("portable lowering") < text.index("fuse_qkv")
 
 
 def test_no_difference(cli, model, tmp_path):
@@ -46,20 +49,23 @@ def test_a_difference(cli, model, tmp_path):
     assert result.code == 1
     assert result.stderr == ""
     lines = result.stdout.splitlines()
-    assert lines[:2] == [f"--- {model}", f"+++ {changed}"]
+    assert lines[:2] == [f"--- {changed}", f"+++ {model}"]
     removed = [line for line in lines[2:] if line.startswith("-")]
     added = [line for line in lines[2:] if line.startswith("+")]
     assert len(removed) == len(added) > 0
-    assert all("eps=0.01" in line for line in removed)
-    assert all("eps=0.02" in line for line in added)
+    assert all("eps=0.02" in line for line in removed)
+    assert all("eps=0.01" in line for line in added)
 
 
 def test_what_a_setting_changes(cli, model):
     """--set alters --spec alone, so a spec can be compared with itself."""
     result = cli("graph", "--spec", model, "--set", "sliding_window=5", "--diff", model)
     assert result.code == 1
-    assert "window=5" in result.stdout
-    assert "-" in result.stdout
+    old, new, *lines = result.stdout.splitlines()
+    assert (old, new) == (f"--- {model}", f"+++ {model} --set sliding_window=5")
+    changed = [line for line in lines if "window=5" in line]
+    assert changed
+    assert all(line.startswith("+") for line in changed)
 
 
 def test_differences_after_a_pass(cli, model):

@@ -88,9 +88,6 @@ def test_help_teaches(cli):
         (["--seed", "-1"], "--seed is a whole number from 0"),
         (["--layers", "9"], "--layers is out of range"),
         (["--prompt-len", "500"], "max_model_len"),
-        (["--reference", "tensorflow"], "unknown reference"),
-        (["--reference", "nothing.py:Model"], "the reference's file does not exist"),
-        (["--against", "nowhere"], "the index of dumped tensors cannot be read"),
         (["--output", "."], "the report is a file"),
         (["--quant", "int8"], "quantised engines are not available"),
         (["--dtype", "int7"], "int7"),
@@ -104,6 +101,26 @@ def test_help_teaches(cli):
 )
 def test_bad_input(arguments, message, cli, model):
     assert message in cli("verify", "--spec", model, *arguments).refused()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--reference", "tensorflow"], "unknown reference"),
+        (["--reference", "nothing.py:Model"], "the reference's file does not exist"),
+        (["--reference", "transformers"], "transformers has no Nothing"),
+        (["--against", "nowhere"], "the index of dumped tensors cannot be read"),
+        (["--dump-tensors", "full"], "full"),
+    ],
+)
+def test_references_are_looked_at_first(arguments, message, cli, model, tmp_path):
+    """Random weights of a model as published take gigabytes and minutes."""
+    spoil(model.parent / "small.yaml", "Qwen3ForCausalLM", "Nothing")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    refused = cli("verify", "--spec", model, *arguments).refused()
+    assert message in refused
+    assert "writing random weights" not in refused
 
 
 def test_no_source(cli, checkpoint, model):

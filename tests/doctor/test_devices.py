@@ -109,4 +109,8 @@ def test_a_library_that_sees_none(body, says, make_root):
 def test_a_device_of_ones_own(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("device: mine\nextends: cambricon\n", encoding="utf-8")
-    assert "Neuware" in missing(found(str(file), None))
+    findings = found(str(file), None)
+    assert "Neuware" in missing(findings)
+    assert findings["device"].found == "mine: Cambricon MLU"
+    file.write_text("device: mine\ninfinicore: cambricon\n", encoding="utf-8")
+    assert found(str(file), None)["device"].found == "mine"

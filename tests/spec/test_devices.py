@@ -88,6 +88,13 @@ def test_a_device_may_extend_another(tmp_path: Path) -> None:
         ("device: a\ninfinicore: cuda", ":2: InfiniCore has no device 'cuda'"),
         ("device: a\nextends: cpu\ninfinicore: nvidai", ":3: InfiniCore has no device 'nvidai'"),
         ("device: a\nextends: cpu\ndtypes: []", ":3: 'dtypes' names no dtype"),
+        (
+            "device: a\nextends: mlu\nlowering: native",
+            ":3: InfiniCore's device 'cambricon' has no native lowering",
+        ),
+        ("device: a\nextends: cpu\ninfinicore: moore", ":3: InfiniCore's device 'moore' has no"),
+        ("device: cpu\nextends: mlu", ":1: 'cpu' is the name of another device"),
+        ("device: mlu\ninfinicore: nvidia", ":1: 'mlu' is the name of another device"),
     ],
 )
 def test_a_wrong_description_is_named(text: str, message: str, tmp_path: Path) -> None:
@@ -102,6 +109,14 @@ def test_a_description_without_a_name_is_one_mistake(tmp_path: Path) -> None:
     file.write_text("extends: cambricon\n")
     message = error_of(load_device, str(file))
     assert message == f"{file}:1: a device description has no 'device'\n  expected: text"
+
+
+def test_a_variant_may_keep_a_device_s_name(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("device: mlu\nextends: cambricon\ndtypes: [float16]\n")
+    assert load_device(str(tmp_path / "mine.yaml")).name == "mlu"
+    text = "device: card\nextends: cpu\ninfinicore: moore\nlowering: portable\n"
+    (tmp_path / "mine.yaml").write_text(text)
+    assert load_device(str(tmp_path / "mine.yaml")).lowering == "portable"
 
 
 def test_a_device_of_one_release_only_may_be_named(tmp_path: Path) -> None:

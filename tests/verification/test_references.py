@@ -17,7 +17,7 @@ from qwen3_codegen.verification import Stage, engine_limits, verify_engine
 from qwen3_codegen.verification.interpreter_reference import InterpreterReference
 from qwen3_codegen.verification.script import play
 from qwen3_codegen.verification.tensor_dump import DumpReference, write_dump
-from qwen3_codegen.verification.torch_reference import TorchReference, user_reference
+from qwen3_codegen.verification.torch_reference import TorchReference, user_class, user_reference
 from qwen3_runtime.checkpoint import open_checkpoint
 from tests.reference.cases import CASES
 from tests.tiers import REPRESENTATIVES, exhaustive_beyond
@@ -232,7 +232,8 @@ def verified_with(
     model = reference("qwen3-window-8")
     with open_checkpoint(model.path) as checkpoint:
         subject = interpreted(load_model(str(model.path)), checkpoint, lowering)
-        mine = user_reference(f"{file}:{name}", checkpoint, subject.graph, "model.layers.{layer}.")
+        found = user_class(f"{file}:{name}")
+        mine = user_reference(found, checkpoint, subject.graph, "model.layers.{layer}.")
         return verified(subject, checkpoint, [mine])
 
 
@@ -257,6 +258,11 @@ def test_a_module_that_differs(old, new, name, op, reference, tmp_path):
     first = report.first_wrong
     assert (first.name, first.op, first.layer) == (f"layers.0.{name}", op, 0)
     assert first.stage is Stage.LAYERS
+    # What was compared, and is wrong, was seen.
+    checks = [c for c in report.checks if c.stage is Stage.LAYERS and np.isfinite(c.measured)]
+    noted = [check.note.partition("not seen before it: ")[2] for check in report.failures]
+    unseen = {each.split(" = ")[0] for note in noted for each in note.split(", ")} - {""}
+    assert not unseen & {check.name for check in checks}
 
 
 @pytest.mark.parametrize(
@@ -322,6 +328,27 @@ def test_a_module_that_cannot_be_used(text, name, message, reference, tmp_path):
     with pytest.raises(CodegenError) as caught:
         verified_with(text, tmp_path, reference, name)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("written", "hint"),
+    [
+        ("transfomers", "did you mean 'transformers'?"),
+        ("interpretor", "did you mean 'interpreter'?"),
+        ("mine.py", "name a class in the file, too: mine.py:Model"),
+        ("mnie.py:Model", "did you mean 'mine.py'?"),
+        ("mine.py:Modle", "did you mean 'Model'?"),
+    ],
+)
+def test_a_near_miss_is_suggested(written, hint, tmp_path, monkeypatch, capsys):
+    """And a file is said to run only where it does."""
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text("class Model: pass", encoding="utf-8")
+    with pytest.raises(CodegenError) as caught:
+        user_class(written)
+    assert str(caught.value).endswith(f"hint:     {hint}")
+    said = "note: mine.py runs as a program of yours\n" if written == "mine.py:Modle" else ""
+    assert capsys.readouterr().err == said
 
 
 def test_tensors_of_another_engine(reference, tmp_path):

@@ -108,7 +108,8 @@ def _ask_about_model(
 def _device_row(asked: DeviceAnswers) -> _Row:
     device = asked.device
     dtypes = ", ".join(dtype.value for dtype in device.dtypes)
-    what = asked.refusal or f"{device.description}; {device.lowering} lowering"
+    described = [text for text in (device.description, f"{device.lowering} lowering") if text]
+    what = asked.refusal or "; ".join(described)
     return (device.name, ", ".join(device.aliases), asked.release, dtypes, what)
 
 

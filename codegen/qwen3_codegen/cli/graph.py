@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import shlex
+from collections.abc import Iterable
 from dataclasses import replace
 
 from qwen3_codegen.cli.options import add_spec_options, own_functions, parse_overrides
@@ -12,7 +14,7 @@ from qwen3_codegen.errors import CodegenError, nearest
 from qwen3_codegen.frontend import build_graph
 from qwen3_codegen.ir.graph import Graph
 from qwen3_codegen.ir.printer import format_graph, to_dot
-from qwen3_codegen.passes import PIPELINE, PIPELINES, run_pipeline
+from qwen3_codegen.passes import PIPELINES, Pass, run_pipeline
 from qwen3_codegen.progress import say
 from qwen3_codegen.spec.catalog import load_model
 
@@ -22,13 +24,15 @@ _EXIT_DIFFERENT = 1
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command."""
-    passes = "\n".join(f"  {step.name:24}{step.summary}" for step in PIPELINE)
+    passes = "\n".join(
+        f"\nof the {lowering} lowering, in order:\n{_listed(steps)}"
+        for lowering, steps in PIPELINES.items()
+    )
     parser = subparsers.add_parser(
         "graph",
         help="print a model's graph, before or after any pass",
         description="Prints the graph of a model; by default after all passes.",
-        epilog=f"passes, in order:\n  {_FRONTEND:24}The graph as the architecture file says it.\n"
-        f"{passes}\n",
+        epilog=f"passes:\n  {_FRONTEND:24}The graph as the architecture file says it.\n{passes}\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -38,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--lowering",
         choices=tuple(PIPELINES),
         default="portable",
-        help="whose passes to run (portable)",
+        help="whose passes to run (portable); engines for the CPU are native",
     )
     parser.add_argument(
         "--format",
@@ -49,10 +53,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--diff",
         metavar="NAME|FILE",
-        help="print what is different in the graph of this spec (--set and the like alter --spec "
-        "only); exit code 1 when something is, as diff does",
+        help="print what --spec has (+) that the graph of this spec has not, and the other way "
+        "round (-); --set and the like alter --spec only; exit code 1 when something differs, as "
+        "diff does",
     )
     parser.set_defaults(run=run)
+
+
+def _listed(passes: Iterable[Pass]) -> str:
+    return "\n".join(f"  {step.name:24}{step.summary}" for step in passes)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -73,19 +82,26 @@ def run(args: argparse.Namespace) -> int:
     if args.diff is not None:
         other_spec = load_model(args.diff, own_functions=functions)
         other = _after(build_graph(other_spec), args.after, args.lowering)
-        return _print_difference(graph, other, args.spec, args.diff)
+        return _print_difference(other, graph, args.diff, _as_written(args))
     printers = {"text": format_graph, "dot": to_dot, "svg": to_svg}
     print(printers[args.format](graph), end="")
     return 0
 
 
-def _print_difference(graph: Graph, other: Graph, name: str, other_name: str) -> int:
+def _as_written(args: argparse.Namespace) -> str:
+    """The spec with what alters it, for it may be compared with itself."""
+    arch = [] if args.arch is None else ["--arch", args.arch]
+    altered = [word for pair in args.overrides for word in ("--set", pair)]
+    return shlex.join([args.spec, *arch, *altered])
+
+
+def _print_difference(old: Graph, new: Graph, old_name: str, new_name: str) -> int:
     """Prints a unified diff; models' names and places in files do not count."""
     first, second = (
         format_graph(replace(each, name="model"), with_places=False).splitlines()
-        for each in (graph, other)
+        for each in (old, new)
     )
-    lines = list(difflib.unified_diff(first, second, name, other_name, n=2, lineterm=""))
+    lines = list(difflib.unified_diff(first, second, old_name, new_name, n=2, lineterm=""))
     for line in lines:
         print(line)
     if not lines:

@@ -36,7 +36,8 @@ def device_findings(
     Engines for the CPU need nothing. Others are built all the same and run emulated until an
     InfiniCore with a part for the device is there.
     """
-    yield ok("device", f"{device.label}: {device.description}")
+    described = f": {device.description}" if device.description else ""
+    yield ok("device", f"{device.label}{described}")
     installed, root_finding = infini_root_finding(environment, is_needed=not device.is_host)
     yield root_finding
     yield from _registry_finding()

@@ -186,7 +186,7 @@ def _sizes(plan: EnginePlan) -> tuple[str, ...]:
 
 def _target(target: TargetPlan) -> str:
     is_emulated = "true" if target.emulated else "false"
-    name = cpp_string(target.device)
+    name = cpp_string(target.title)
     return f"{{{CppIdentifier(target.enumerator)}, {name}, /*emulated=*/{is_emulated}}}"
 
 

@@ -24,6 +24,8 @@ _SUFFIXES = (".yaml", ".yml")
 _MEANT = {"gpu": "nvidia, or the name of another maker's device"}
 """Hints for names that mean no one device."""
 _LOWERINGS = ("portable", "native")
+_HOST = "cpu"
+"""What InfiniCore calls the CPU itself."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,7 @@ class DeviceSpec:
     label: str
     """The name it was asked for by (``mlu``); part of the engine's folder name."""
     description: str
+    """Empty where neither the file nor what it extends has one."""
     aliases: tuple[str, ...]
     infinicore: str
     """The device in InfiniCore's API table."""
@@ -48,7 +51,7 @@ class DeviceSpec:
     @property
     def is_host(self) -> bool:
         """Whether the device is the CPU itself, which needs no emulation."""
-        return self.infinicore == "cpu"
+        return self.infinicore == _HOST
 
 
 def device_names() -> list[str]:
@@ -129,11 +132,14 @@ def _read_device(
                 "'dtypes' names no dtype", where=section.where("dtypes"), expected="one at least"
             )
         )
+    if not is_shipped and not problems:
+        _check_name_is_free(name, infinicore, section)
+        _check_lowering(lowering, infinicore, section)
     transpose = section.scalar("transpose_linear_weights", bool)
     device = DeviceSpec(
         name=name,
         label=name,
-        description=section.text("description"),
+        description=section.text("description") or (base.description if base else ""),
         aliases=section.texts("aliases"),
         infinicore=infinicore,
         lowering=lowering,
@@ -172,6 +178,33 @@ def _check_infinicore(name: str, section: Section) -> None:
                 where=section.where("infinicore"),
                 expected=", ".join(known),
                 hint=nearest(name, known),
+            )
+        )
+
+
+def _check_name_is_free(name: str, infinicore: str, section: Section) -> None:
+    """Checks that a name says what it does elsewhere: folders and notes call the engine by it."""
+    for shipped in _shipped(modelspecs_dir()):
+        if name.lower() in (shipped.name, *shipped.aliases) and infinicore != shipped.infinicore:
+            section.problems.add(
+                SpecError(
+                    f"'{name}' is the name of another device",
+                    where=section.where("device"),
+                    got=f"infinicore: {infinicore}",
+                    expected=f"a name of its own, or infinicore: {shipped.infinicore}",
+                )
+            )
+
+
+def _check_lowering(lowering: str, infinicore: str, section: Section) -> None:
+    """Checks that the device has the lowering; kernels of our own run on the CPU alone."""
+    if lowering == "native" and infinicore != _HOST:
+        given = next((key for key in ("lowering", "infinicore") if key in section), "device")
+        section.problems.add(
+            SpecError(
+                f"InfiniCore's device '{infinicore}' has no native lowering",
+                where=section.where(given),
+                expected="lowering: portable",
             )
         )
 

@@ -197,11 +197,13 @@ DEVICE: Schema = {
     "device": Key("text", "The device's name.", True),
     "description": Key("text", "One line."),
     "extends": Key(
-        "text", "A device, or a path relative to this file, whose keys apply unless given here."
+        "text",
+        "A device, or a path relative to this file, whose keys but `aliases` apply unless given "
+        "here.",
     ),
     "aliases": Key("list of texts", "Other names on the command line."),
     "infinicore": Key("text", "The device in InfiniCore's API table."),
-    "lowering": Key("text", "How graphs are carried out there."),
+    "lowering": Key("text", "How graphs are carried out there: portable, on the CPU also native."),
     "infinicore_release": Key("text", "API release used unless another is asked for."),
     "dtypes": Key("list of texts", "Engine dtypes, the default first."),
     "transpose_linear_weights": Key("true or false", "Matrices are kept as [in, out]."),

@@ -30,6 +30,9 @@ from qwen3_codegen.verification.subject import Subject, compiled_subject
 from qwen3_codegen.verification.tensor_dump import DumpReference, check_dump_folder, read_index
 from qwen3_codegen.verification.torch_reference import (
     INSTALL_HINT,
+    INTERPRETER,
+    TRANSFORMERS,
+    UserClass,
     has_torch,
     knows_architecture,
     transformers_reference,
@@ -46,9 +49,6 @@ from qwen3_codegen.verification.verifying import (
 from qwen3_runtime.checkpoint import Checkpoint, open_checkpoint
 
 __all__ = ["Command", "verify_model", "verify_spec"]
-
-_TRANSFORMERS = "transformers"
-_INTERPRETER = "interpreter"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +98,7 @@ def verify_model(model: str, command: Command, progress: Progress) -> Report:
         CodegenError: A choice does not fit.
         RuntimeFault: The checkpoint does not fit.
     """
+    mine = _check_sources(command)
     located = locate_checkpoint(model, show_progress=True)
     spec = load_checkpoint_model(
         str(located.path),
@@ -107,7 +108,8 @@ def verify_model(model: str, command: Command, progress: Progress) -> Report:
         name=located.name,
         own_functions=load_ops(command.ops),
     )
-    return _verify(spec, located.path, None, command, progress)
+    chosen = _Chosen(spec, located.path, command, mine)
+    return _verify(chosen, None, progress)
 
 
 def verify_spec(
@@ -131,13 +133,14 @@ def verify_spec(
     if command.dtype:
         spec = with_dtype(spec, parse_dtype(command.dtype))
     path = folder / "checkpoint"
+    chosen = _Chosen(spec, path, command, _check_sources(command))
     write_random_checkpoint(
         spec,
         path,
         seed=command.seed,
         progress=lambda done, total, _: progress("writing random weights", done, total),
     )
-    return _verify(spec, path, reference, command, progress)
+    return _verify(chosen, reference, progress)
 
 
 def _load(reference: str, command: Command, layers: Mapping[str, str]) -> ModelSpec:
@@ -150,12 +153,60 @@ def _load(reference: str, command: Command, layers: Mapping[str, str]) -> ModelS
     )
 
 
-def _verify(
-    spec: ModelSpec, path: Path, name: str | None, command: Command, progress: Progress
-) -> Report:
+def _check_sources(command: Command) -> UserClass | None:
+    """Looks at what the command line names, before gigabytes are fetched or written.
+
+    Returns:
+        The class of ``--reference FILE.py:Class``; its file has been run.
+
+    Raises:
+        CodegenError: There is no such reference, or a folder is not what it should be.
+    """
+    if command.against is not None:
+        read_index(command.against)
+    if command.dump_tensors is not None:
+        check_dump_folder(command.dump_tensors)
+    if command.reference in (None, TRANSFORMERS, INTERPRETER):
+        return None
+    return user_class(command.reference)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """A model, and what it is compared with.
+
+    Raises:
+        CodegenError: transformers is asked for and cannot be the reference.
+    """
+
+    spec: ModelSpec
+    path: Path
+    """Of the checkpoint, which may be yet to be written, as a folder."""
+    command: Command
+    mine: UserClass | None
+    """The class of ``--reference FILE.py:Class``."""
+
+    def __post_init__(self) -> None:
+        if self.command.reference == TRANSFORMERS and (reason := self.why_not_transformers()):
+            raise CodegenError("transformers cannot be the reference", got=reason)
+
+    def why_not_transformers(self) -> str | None:
+        """Returns why transformers cannot be the reference, None where it can."""
+        name = self.spec.architecture.huggingface_class
+        if not has_torch():
+            return f"torch is not installed ({INSTALL_HINT})"
+        if not knows_architecture(name):
+            return f"transformers has no {name}"
+        if self.path.exists() and not (self.path / "config.json").is_file():
+            return "transformers reads no GGUF file here"
+        return None
+
+
+def _verify(chosen: _Chosen, name: str | None, progress: Progress) -> Report:
+    spec, command = chosen.spec, chosen.command
     for note in spec.notes:
         say(f"note: {note}")
-    with open_checkpoint(path) as checkpoint:
+    with open_checkpoint(chosen.path) as checkpoint:
         options, device = command.options(name), load_device(command.dev)
         subject = compiled_subject(spec, device, options, checkpoint)
         prompt_len = command.prompt_len or default_prompt_len(
@@ -166,89 +217,49 @@ def _verify(
             num_greedy_tokens=command.num_greedy_tokens,
             dump_tensors=command.dump_tensors,
         )
-        chosen = _References(spec, path, checkpoint, subject, command, request)
-        chosen.check()
-        report = verify_engine(subject, request, checkpoint.read, chosen.make, progress)
-    report.notes += chosen.notes
+        references = _References(chosen, checkpoint, subject, request)
+        report = verify_engine(subject, request, checkpoint.read, references.make, progress)
+    report.notes += references.notes
     report.subject = {**report.subject, "seed": command.seed, "prompt_len": prompt_len}
     return report
 
 
 class _References:
-    """Which references a command asks for; each is made when the one before is done with."""
+    """Gives the references a command asks for; each is made when the one before is done with."""
 
     def __init__(
-        self,
-        spec: ModelSpec,
-        path: Path,
-        checkpoint: Checkpoint,
-        subject: Subject,
-        command: Command,
-        request: Request,
+        self, chosen: _Chosen, checkpoint: Checkpoint, subject: Subject, request: Request
     ) -> None:
-        self._spec = spec
-        self._path = path
+        self._chosen = chosen
         self._checkpoint = checkpoint
         self._subject = subject
-        self._command = command
         self._request = request
-        self._layer_prefix = spec.architecture.checkpoint.layer_prefix
         self.notes: list[str] = []
-
-    def check(self) -> None:
-        """Raises CodegenError for a choice that cannot be had, before minutes of work."""
-        chosen = self._command.reference
-        if chosen == _TRANSFORMERS and (reason := self._why_not_transformers()):
-            raise CodegenError("transformers cannot be the reference", got=reason)
-        if chosen not in (None, _TRANSFORMERS, _INTERPRETER):
-            say(f"note: {chosen} runs as a program of yours")
-            user_class(chosen)
-        if self._command.against is not None:
-            read_index(self._command.against)
-        if self._command.dump_tensors is not None:
-            check_dump_folder(self._command.dump_tensors)
 
     def make(self, played: Played[Mapping[str, Array]]) -> Iterator[Reference]:
         """Yields the references."""
-        command, graph = self._command, self._subject.graph
+        command, graph = self._chosen.command, self._subject.graph
         if command.reference is not None or command.against is None:
             yield self._model_reference()
         if command.against is not None:
             yield DumpReference(command.against, played, graph)
 
     def _model_reference(self) -> Reference:
-        chosen = self._command.reference
-        if chosen is None:
-            reason = self._why_not_transformers()
-            chosen = _INTERPRETER if reason else _TRANSFORMERS
-            if reason:
-                self.notes.append(
-                    f"{reason}: the interpreter is the reference, which follows the spec and "
-                    "cannot tell whether the spec is right"
-                )
-        if chosen == _TRANSFORMERS:
-            architecture = self._spec.architecture
-            return transformers_reference(
-                self._path, architecture.huggingface_class, self._subject.graph, self._layer_prefix
+        chosen, graph = self._chosen, self._subject.graph
+        prefix = chosen.spec.architecture.checkpoint.layer_prefix
+        if chosen.mine is not None:
+            return user_reference(chosen.mine, self._checkpoint, graph, prefix)
+        name, reason = chosen.command.reference, None
+        if name is None and (reason := chosen.why_not_transformers()):
+            self.notes.append(
+                f"{reason}: the interpreter is the reference, which follows the spec and "
+                "cannot tell whether the spec is right"
             )
-        if chosen == _INTERPRETER:
+        if name == INTERPRETER or reason is not None:
             limits = engine_limits(self._request)
             assert limits.max_model_len is not None
             return InterpreterReference(
-                self._subject.frontend_graph,
-                self._subject.graph,
-                self._checkpoint.read,
-                limits.max_model_len,
+                self._subject.frontend_graph, graph, self._checkpoint.read, limits.max_model_len
             )
-        graph, prefix = self._subject.graph, self._layer_prefix
-        return user_reference(chosen, self._checkpoint, graph, prefix)
-
-    def _why_not_transformers(self) -> str | None:
-        name = self._spec.architecture.huggingface_class
-        if not has_torch():
-            return f"torch is not installed ({INSTALL_HINT})"
-        if not knows_architecture(name):
-            return f"transformers has no {name}"
-        if not self._path.is_dir() or not (self._path / "config.json").is_file():
-            return "transformers reads no GGUF file here"
-        return None
+        huggingface_class = chosen.spec.architecture.huggingface_class
+        return transformers_reference(chosen.path, huggingface_class, graph, prefix)

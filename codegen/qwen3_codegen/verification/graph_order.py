@@ -38,6 +38,13 @@ class PlacedNode:
         return self.name if last else f"{self.name}.{self.part}"
 
     @property
+    def makes(self) -> set[str]:
+        """The names in a trace of what its part makes, or of all its results."""
+        if self.shown != self.name:
+            return {self.shown}
+        return {f"{self.place}.{value.name}" for value in self.node.outputs}
+
+    @property
     def described(self) -> str:
         """What it makes and what it is."""
         part = "" if self.part is None else f"{self.part} of "

@@ -39,14 +39,13 @@ def check_values(
         *((order.rank(value.name), value) for value in values),
         *((_rank(order, each.after), each) for each in observations.unmatched),
     ]
-    sound: set[str] = set()
+    compared: dict[str, bool] = {}
     for _, entry in sorted(entries, key=lambda each: each[0]):
         if isinstance(entry, Unmatched):
             yield _unmatched(entry, order, against)
             continue
-        check = _check(graph, order, played, entry, against, sound)
-        if not check.failed:
-            sound.add(entry.name)
+        check = _check(graph, order, played, entry, against, compared)
+        compared[order.canonical(entry.name)] = not check.failed
         yield check
 
 
@@ -86,8 +85,9 @@ def _check(
     played: Played[Mapping[str, Array]],
     value: Observed,
     against: str,
-    sound: set[str],
+    compared: Mapping[str, bool],
 ) -> Check:
+    """Compares a value; ``compared`` says of those before it whether they are right."""
     started = time.monotonic()
     actual = _flat(played.by_sequence(lambda trace: trace[value.name]))
     expected = _flat(value.rows)
@@ -102,9 +102,12 @@ def _check(
     placed = order.producer(shown)
     note = value.source
     if failed:
+        sound = [each for each, is_right in compared.items() if is_right]
         suspects = order.suspects(value.name, sound)
         placed = suspects[0] if suspects else placed
-        if others := [each.described for each in suspects[1:]]:
+        # What is wrong before it has a line of its own.
+        unseen = [each for each in suspects[1:] if not each.makes <= compared.keys()]
+        if others := [each.described for each in unseen]:
             note += f"; not seen before it: {', '.join(others[:4])}"
     return judged(
         measured,

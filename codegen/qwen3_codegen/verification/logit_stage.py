@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -32,13 +32,14 @@ def check_logits(
     actual: Sequence[FloatRows],
     observations: Observations,
     against: str,
-    sound: Collection[str],
+    compared: Mapping[str, bool],
 ) -> Iterator[Check]:
     """Yields the checks of logits of all tokens of all sequences.
 
     float32: the largest difference. Half precision: the cosine over all rows, and the mean
     difference beside that of the reference's own model in that dtype, where there is one.
-    ``sound`` are the values that agree; where all of them do, the ops after them are to blame.
+    ``compared`` says of values before them whether they agree; where all do, the ops after those
+    are to blame.
     """
     started = time.monotonic()
     dtype = graph.dtype
@@ -47,7 +48,7 @@ def check_logits(
 
     def check(name: str, measure_name: str, number: float, limit: float, fine: bool) -> Check:
         made = _check(name, against, measured, measure_name, number, limit, fine, started)
-        return made if fine else _blaming(made, GraphOrder(graph), _logits_name(graph), sound)
+        return made if fine else _blaming(made, GraphOrder(graph), _logits_name(graph), compared)
 
     if dtype is DType.F32:
         limit = RELATIVE_BOUND * max(1.0, measured.scale)
@@ -69,19 +70,20 @@ def _logits_name(graph: Graph) -> str:
     return f"epilogue.{graph.epilogue.results[0]}"
 
 
-def _blaming(check: Check, order: GraphOrder, name: str, sound: Collection[str]) -> Check:
+def _blaming(check: Check, order: GraphOrder, name: str, compared: Mapping[str, bool]) -> Check:
+    sound = [each for each, is_right in compared.items() if is_right]
     suspects = order.suspects(name, sound)
     if not suspects or not sound:
         return check
     first, *others = suspects
-    unseen = ", ".join(each.described for each in others[:4])
+    unseen = [each.described for each in others if not each.makes <= compared.keys()]
     return replace(
         check,
         op=first.node.op,
         part=first.part,
         layer=first.layer,
         location=str(first.location),
-        note=f"not seen before it: {unseen}" if others else "",
+        note=f"not seen before it: {', '.join(unseen[:4])}" if unseen else "",
     )
 
 

@@ -6,15 +6,18 @@ import importlib.util
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from qwen3_codegen.dtypes import DType
-from qwen3_codegen.errors import CodegenError
+from qwen3_codegen.errors import CodegenError, nearest
 from qwen3_codegen.ir.graph import Graph
 from qwen3_codegen.ir.interpreter import places
+from qwen3_codegen.progress import say
 from qwen3_codegen.verification.inner_parts import inner_parts
 from qwen3_codegen.verification.module_calls import (
     cached_heads,
@@ -29,7 +32,10 @@ from qwen3_runtime.engine.batch import FloatRows
 
 __all__ = [
     "INSTALL_HINT",
+    "INTERPRETER",
+    "TRANSFORMERS",
     "TorchReference",
+    "UserClass",
     "has_torch",
     "knows_architecture",
     "transformers_reference",
@@ -37,10 +43,14 @@ __all__ = [
     "user_reference",
 ]
 
+TRANSFORMERS = "transformers"
+INTERPRETER = "interpreter"
+"""What is no file of the user's, in the words of ``--reference``."""
 INSTALL_HINT = "pip install 'qwen3-codegen[verify]'"
 _CACHED = {"k_rope": "keys", "v_cache": "values"}
 """What transformers' cache holds of the inner values of a fused attention."""
 _USER_MODULE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)\Z")
+_USER_FILE = re.compile(r"(?P<file>.+\.py)(:.*)?\Z")
 
 
 class TorchReference:
@@ -184,40 +194,46 @@ def transformers_reference(
     return TorchReference(title, load, graph, layer_prefix, new_cache)
 
 
+@dataclass(frozen=True, slots=True)
+class UserClass:
+    """A class of the user's, and how it was asked for (``FILE.py:Class``)."""
+
+    written: str
+    model_class: type[Any]
+
+
 def user_reference(
-    reference: str, checkpoint: Checkpoint, graph: Graph, layer_prefix: str
+    mine: UserClass, checkpoint: Checkpoint, graph: Graph, layer_prefix: str
 ) -> TorchReference:
-    """Returns a module of the user's, ``FILE.py:Class``; this runs the code in that file.
+    """Returns a module of the user's as a reference.
 
     The class is called with the checkpoint's config as a mapping, or has a class method
     ``from_checkpoint(path)`` that loads everything itself. ``forward`` takes token ids
     [1, num_tokens] and returns logits [1, num_tokens, vocab_size], or something with ``logits``.
 
     Raises:
-        CodegenError: There is no such file or class, or it does not take the checkpoint.
+        CodegenError: The class does not take the checkpoint.
     """
-    model_class = user_class(reference)
 
     def load(dtype: DType) -> Any:
         if dtype is not DType.F32:
             return None
         try:
-            return _user_model(model_class, checkpoint).float().eval()
+            return _user_model(mine.model_class, checkpoint).float().eval()
         except CodegenError:
             raise
         except (Exception, SystemExit) as error:
             raise CodegenError(
                 "the reference does not take this checkpoint",
-                where=reference,
+                where=mine.written,
                 got=f"{type(error).__name__}: {error}",
             ) from error
 
-    title = f"{reference}, float32"
-    return TorchReference(title, load, graph, layer_prefix)
+    return TorchReference(f"{mine.written}, float32", load, graph, layer_prefix)
 
 
-def user_class(reference: str) -> Any:
-    """Returns the class that ``FILE.py:Class`` names; this runs the code in that file.
+def user_class(reference: str) -> UserClass:
+    """Returns the class that ``FILE.py:Class`` names; this runs the code in that file, and says so.
 
     Raises:
         CodegenError: There is no such file or class, or running the file fails.
@@ -227,18 +243,40 @@ def user_class(reference: str) -> Any:
         raise CodegenError(
             "unknown reference",
             got=reference,
-            expected="transformers, interpreter or FILE.py:Class",
+            expected=f"{TRANSFORMERS}, {INTERPRETER} or FILE.py:Class",
+            hint=_hint(reference),
         )
     file, name = Path(match["file"]), match["name"]
     if not file.is_file():
-        raise CodegenError("the reference's file does not exist", where=file)
+        raise CodegenError(
+            "the reference's file does not exist",
+            where=file,
+            hint=nearest(file.name, [other.name for other in file.parent.glob("*.py")]),
+        )
     if not has_torch():
         raise CodegenError("a PyTorch module needs torch", got=reference, hint=INSTALL_HINT)
+    found = vars(_run(file))
+    if not isinstance(found.get(name), type):
+        classes = [other for other, value in found.items() if isinstance(value, type)]
+        raise CodegenError(f"there is no class '{name}'", where=file, hint=nearest(name, classes))
+    return UserClass(reference, found[name])
+
+
+def _hint(reference: str) -> str | None:
+    file = _USER_FILE.match(reference)
+    if file is None:
+        return nearest(reference, (TRANSFORMERS, INTERPRETER))
+    return f"name a class in the file, too: {file['file']}:Model"
+
+
+def _run(file: Path) -> ModuleType:
+    """Imports a file of the user's."""
     spec = importlib.util.spec_from_file_location(f"_qwen3_reference_{file.stem}", file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses and pickling inside it look their module up
+    say(f"note: {file} runs as a program of yours")
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
@@ -247,10 +285,7 @@ def user_class(reference: str) -> Any:
             where=file,
             got=f"{type(error).__name__}: {error}",
         ) from error
-    found = getattr(module, name, None)
-    if not isinstance(found, type):
-        raise CodegenError(f"there is no class '{name}'", where=file)
-    return found
+    return module
 
 
 def _user_model(model_class: Any, checkpoint: Checkpoint) -> Any:

@@ -110,10 +110,10 @@ def verify_engine(
         report.notes += observations.notes
         inside = list(check_values(subject.graph, played, observations, reference.title))
         # Values of the traced engine excuse no op of the ordinary one where the two differ.
-        sound = [check.name for check in inside if not check.failed] if is_same else []
+        compared = {check.name: not check.failed for check in inside} if is_same else {}
         report.checks += inside
         report.checks += _check_results(
-            subject, request, logits, tokens, reference, observations, sound
+            subject, request, logits, tokens, reference, observations, compared
         )
     report.checks.sort(key=lambda check: list(type(check.stage)).index(check.stage))
     report.seconds = time.monotonic() - started
@@ -158,13 +158,15 @@ def _check_results(
     tokens: list[list[int]],
     reference: Reference,
     observations: Observations,
-    sound: list[str],
+    compared: Mapping[str, bool],
 ) -> list[Check]:
     dtype = subject.graph.dtype
     if not observations.logits:
         return []
     title = reference.title
-    checks = list(check_logits(subject.graph, subject.lowering, logits, observations, title, sound))
+    checks = list(
+        check_logits(subject.graph, subject.lowering, logits, observations, title, compared)
+    )
     prompts = _prompts(request.script)
     whole = [[*prompt, *new] for prompt, new in zip(prompts, tokens, strict=True)]
     expected = reference.logits(whole)
