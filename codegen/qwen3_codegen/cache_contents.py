@@ -18,6 +18,7 @@ from qwen3_codegen.build.cache import cache_for_oneself
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.paths import cache_dir
 from qwen3_runtime.engine.manifest import MANIFEST_FILE, TRACED_KEY
+from qwen3_runtime.engine.native_module import BUILD_RECORD
 from qwen3_runtime.errors import printable
 
 __all__ = ["KINDS", "CacheEntry", "cache_entries", "clear_cache"]
@@ -43,7 +44,7 @@ class CacheEntry:
 
     kind: str
     name: str
-    """What it is to a person: an engine's model, device and dtype, a version, else the key."""
+    """What it is to a person: of an engine what it was compiled from, a version, else the key."""
     path: Path
     num_bytes: int
     """On disk, each hard link counted once."""
@@ -124,13 +125,33 @@ def _name(kind: str, path: Path) -> str:
 
 
 def _described(manifest: Path) -> str | None:
-    """Model, device and dtype of an engine; None where its manifest does not say."""
+    """Model, device and dtype of an engine, and what tells it from others of these.
+
+    None where its manifest does not say the former.
+    """
     try:
         content = json.loads(manifest.read_text(encoding="utf-8"))
-        words = [content["model"], _device(content["device"]), content["dtype"]]
+        device = content["device"]
+        words = [content["model"], _device(device), content["dtype"]]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return printable(" ".join([*map(str, words), *(["traced"] if TRACED_KEY in content else [])]))
+    folder = manifest.parent
+    facts = [
+        " ".join([*map(str, words), *(["traced"] if TRACED_KEY in content else [])]),
+        *([f"{device['lowering']} lowering"] if "lowering" in device else []),
+        *([f"isa {isa}"] if (isa := _instruction_set(folder / BUILD_RECORD)) else []),
+        *(["with C library"] if any(folder.glob("lib*.so")) else []),
+    ]
+    return printable(", ".join(facts))
+
+
+def _instruction_set(record: Path) -> str | None:
+    """What an engine was compiled for; None where nothing, or something damaged, says so."""
+    try:
+        name = json.loads(record.read_text(encoding="utf-8"))["isa"]["name"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return name if isinstance(name, str) else None
 
 
 def _device(manifest: Mapping[str, object]) -> str:

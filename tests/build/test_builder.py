@@ -79,6 +79,9 @@ def test_force_compiles_what_the_cache_has(build, tmp_path):
     for out in (tmp_path, tmp_path / "another"):
         result, notes = build(out, force=True)
         assert (result.was_built, notes) == (True, ["compiling the engine"])
+    record = (first.directory / "build.json").read_text()
+    kept = cache_dir() / "engines" / json.loads(record)["key"]
+    assert (kept / "build.json").read_text() == record, "cache list reads it"
     assert build()[0].was_built is False
     assert first.module.is_file()
 

@@ -239,6 +239,29 @@ def test_a_folder_with_the_name_of_a_description(option, cli, model, tmp_path):
     assert "did you mean" not in error
 
 
+@pytest.mark.parametrize(
+    ("given", "options", "says"),
+    [
+        ("device", ["--spec", "{}"], "a device description, not a model spec\n.*--dev takes"),
+        ("device", ["--spec", "qwen3-0.6b", "--arch", "{}"], "a device .*not an arch.*\n.*--dev"),
+        ("architecture", ["--spec", "{}"], "an architecture file, not a model spec\n.*--arch"),
+        ("architecture", ["--spec", "qwen3-0.6b", "--dev", "{}"], "an arch.*device d.*\n.*--arch"),
+        ("model", ["--spec", "qwen3-0.6b", "--dev", "{}"], "a model spec, not a dev.*\n.*--spec"),
+        ("model", ["--spec", "qwen3-0.6b", "--arch", "{}"], "a model spec, not an a.*\n.*--spec"),
+    ],
+)
+def test_a_description_of_another_kind_is_one_fault(given, options, says, cli, model, tmp_path):
+    """Each of its keys would be one otherwise."""
+    device = tmp_path / "device.yaml"
+    device.write_text("device: mine\nextends: cambricon\ndtypes: [float16]\n", encoding="utf-8")
+    path = {"device": device, "architecture": model.with_name("small.yaml"), "model": model}[given]
+    out = tmp_path / "out"
+    arguments = [str(path) if option == "{}" else option for option in options]
+    error = cli("build", *arguments, "--emit-only", "--out", str(out)).refused()
+    assert re.fullmatch(rf"(error: )?{re.escape(str(path))}:\d+: this is {says}.*\n", error), error
+    assert not out.exists()
+
+
 def test_a_device_of_ones_own_with_a_flaw(cli, model, tmp_path):
     device = tmp_path / "mine.yaml"
     device.write_text("device: mine\nextends: cambricn\n", encoding="utf-8")

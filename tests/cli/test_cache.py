@@ -74,22 +74,30 @@ def test_list(cli, cache):
     assert "5 entries (1.8 kB)" in result.stderr
 
 
-MANIFEST = {"model": "tiny", "device": {"name": "cpu"}, "dtype": "bfloat16"}
+MANIFEST = {"model": "tiny", "device": {"name": "cpu", "lowering": "native"}, "dtype": "bfloat16"}
 
 
 def test_an_engine_is_listed_by_what_its_manifest_says(cli, cache):
     """A folder of the key's name says nothing to anybody."""
     compiled, named = cache / "engines" / KEYS[1], cache / "models" / KEYS[2] / "qwen3_cpu"
     (compiled / "manifest.json").write_text(json.dumps({**MANIFEST, "tracing": {}}))
-    mine = {**MANIFEST, "device": {"name": "cambricon", "description": "mine"}}
+    mine = {
+        **MANIFEST,
+        "device": {**MANIFEST["device"], "name": "cambricon", "description": "mine"},
+    }
     (named / "manifest.json").write_text(json.dumps(mine))
+    (named / "build.json").write_text(json.dumps({"isa": {"name": "avx2"}}))
     damaged = cache / "engines" / KEYS[0]
     damaged.mkdir()
     (damaged / "manifest.json").write_text("[1]")
     text = cli("cache", "list", QWEN3_CODEGEN_CACHE=str(cache)).succeeded()
     names = re.findall(r"^(?:engines|models) +(.*?)  ", text, re.MULTILINE)
-    assert names[:3] == ["(interrupted)", KEYS[0], "tiny cpu bfloat16 traced"]
-    assert names[3:] == ["tiny mine (cambricon) bfloat16"]
+    assert names == [
+        "(interrupted)",
+        KEYS[0],
+        "tiny cpu bfloat16 traced, native lowering, with C library",
+        "tiny mine (cambricon) bfloat16, native lowering, isa avx2",
+    ]
 
 
 def test_list_of_nothing(cli, tmp_path):

@@ -165,10 +165,27 @@ def test_the_small_model_of_the_worked_example_has_a_graph(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("graph small: float32")
 
 
+def test_one_file_name_is_one_kind_of_description():
+    """Who follows two parts of a page would else give a device as the architecture."""
+    kinds: dict[str, set[str]] = {}
+    for document in DOCUMENTS:
+        text = document.path.read_text(encoding="utf-8")
+        for option, name in re.findall(
+            r"(?:--)?\b(dev|arch|spec)[ =]\"?([a-z0-9_./-]+\.yaml)", text
+        ):
+            kinds.setdefault(name, set()).add(option)
+    assert {name for name in kinds if name.startswith("my-")} == {
+        "my-arch.yaml",
+        "my-device.yaml",
+        "my-model.yaml",
+    }
+    assert [name for name, options in kinds.items() if len(options) > 1] == []
+
+
 def test_the_device_of_ones_own_loads(tmp_path):
     text, _ = (block.text for block in ENGLISH.blocks if block.language == "yaml")
-    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
-    device = load_device(str(tmp_path / "mine.yaml"))
+    (tmp_path / "my-device.yaml").write_text(text, encoding="utf-8")
+    device = load_device(str(tmp_path / "my-device.yaml"))
     assert (device.name, device.infinicore, device.dtypes) == ("mine", "cambricon", (DType.F16,))
 
 

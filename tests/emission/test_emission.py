@@ -9,12 +9,14 @@ import re
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 
 import pytest
 from jinja2 import meta
 
 from qwen3_codegen.compile import CompileOptions, plan_model
 from qwen3_codegen.dtypes import DType
+from qwen3_codegen.emission import emit as emit_module
 from qwen3_codegen.emission import render, views
 from qwen3_codegen.emission.cpp import WIDTH
 from qwen3_codegen.emission.emit import emit_engine
@@ -165,6 +167,13 @@ def test_python_files_parse():
     tomllib = pytest.importorskip("tomllib")
     project = tomllib.loads(files["pyproject.toml"])
     assert project["project"]["name"] == "llama-cpu"
+
+
+def test_a_wheel_asks_for_the_runtime_of_the_version_that_wrote_it(monkeypatch):
+    wanted = f'\ndependencies = ["qwen3-codegen=={version("qwen3-codegen")}"]\n'
+    assert wanted in emit(tiny_plan())["pyproject.toml"]
+    monkeypatch.setattr(emit_module, "distribution_version", lambda: None)
+    assert '\ndependencies = ["qwen3-codegen"]\n' in emit(tiny_plan())["pyproject.toml"]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tests.project import source_tree
 from tests.project.source_tree import CODEGEN, ROOT, RUNTIME, handwritten_files, python_files
 
 STAGES = (
-    {"errors", "dtypes", "paths"},
+    {"errors", "distribution", "dtypes", "paths"},
     {"infinicore"},
     {"spec"},
     {"ir"},

@@ -6,6 +6,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import textwrap
 
 import openai
 import pydantic
@@ -47,6 +48,17 @@ def test_the_first_model_serves(client):
     answer = client.chat.completions.create(model=models.data[0].id, messages=say("Hi"))
     assert answer.model == models.data[0].id
     assert client.models.retrieve("qwen3").id == "qwen3"
+
+
+def test_the_python_to_paste_prints_the_answer_alone(server, client):
+    found = server.wait_for(r"(?ms)^  from openai import OpenAI\n.*?^  print\([^\n]*\)\n")
+    program = textwrap.dedent(found[0])
+    done = subprocess.run(
+        [sys.executable, "-X", "utf8", "-c", program], capture_output=True, text=True, timeout=120
+    )
+    hello = [{"role": "user", "content": "Hello"}]
+    answer = client.chat.completions.create(model=MODEL, messages=hello)
+    assert done.stdout == f"{answer.choices[0].message.content}\n", done.stderr
 
 
 def test_a_whole_answer(client):

@@ -37,13 +37,20 @@ def check(name: str, op: str, **facts: object) -> Check:
     [
         ({"kv_cache_dtype": "bfloat16"}, "bfloat16 (float32 values), "),
         ({"row_dtype": "bfloat16"}, "(float32 values, float32 cache, rows rounded in products), "),
-        ({"activation_dtype": "bfloat16", "kv_cache_dtype": "bfloat16"}, "layers, bfloat16, "),
+        ({"activation_dtype": "bfloat16", "kv_cache_dtype": "bfloat16"}, "layer, bfloat16, "),
     ],
 )
 def test_what_is_in_another_dtype_is_said(others, shown):
     console = Console(file=io.StringIO(), width=200)
     print_report(Report(subject={**SUBJECT, "dtype": "bfloat16", **others}), console)
     assert shown in console.file.getvalue().splitlines()[0]
+
+
+@pytest.mark.parametrize(("num_layers", "shown"), [(1, "m: 1 layer, "), (2, "m: 2 layers, ")])
+def test_one_layer_is_no_plural(num_layers, shown):
+    console = Console(file=io.StringIO(), width=200)
+    print_report(Report(subject={**SUBJECT, "num_layers": num_layers}), console)
+    assert console.file.getvalue().startswith(shown)
 
 
 @pytest.mark.parametrize("width", [80, 100, 120, 200])

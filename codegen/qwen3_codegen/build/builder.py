@@ -109,15 +109,16 @@ def _build_locked(
     if is_complete and not force and _recorded_key(directory / BUILD_RECORD) == key:
         return BuildResult(directory, module, c_library, was_built=False)
     runtime = cached_folder("runtime", shared_key, lambda f: _make_runtime(f, request, notify))
-    engine = cached_folder(
-        "engines",
-        key,
-        lambda f: _make_engine(f, files, runtime, directory, request, notify),
-        again=force,
-    )
+    record = _record(key, files, request)
+
+    def make(folder: Path) -> None:
+        _make_engine(folder, files, runtime, directory, request, notify)
+        write_files(folder, {BUILD_RECORD: record})
+
+    engine = cached_folder("engines", key, make, again=force)
     for name in products:
         _install(engine / name, directory / name)
-    write_files(directory, {BUILD_RECORD: _record(key, files, request)})
+    write_files(directory, {BUILD_RECORD: record})
     return BuildResult(directory, module, c_library, was_built=True)
 
 
@@ -208,7 +209,7 @@ def _make_engine(
     shutil.copyfile(cpp_dir() / "c_api" / _C_HEADER, build / _C_HEADER)
     for product in _products(name, request):
         shutil.move(build / product, folder / product)
-    # For those who list the cache: nothing else there says what was compiled.
+    # For those who list the cache, as is the record: nothing else there says what was compiled.
     shutil.move(source / MANIFEST_FILE, folder / MANIFEST_FILE)
     shutil.rmtree(build)
     shutil.rmtree(source)

@@ -11,12 +11,12 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from qwen3_codegen.cli.parser import CommandParser
+from qwen3_codegen.distribution import distribution_version
 
 if TYPE_CHECKING:
     from qwen3_codegen.errors import CodegenError
@@ -76,7 +76,8 @@ def _parser(chosen: str | None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"%(prog)s {_version()}")
+    version = distribution_version() or "unknown"
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND")
     for command, (module, summary) in _COMMANDS.items():
         if command == chosen:
@@ -137,13 +138,6 @@ def _other_folder(error: OSError, namespace: argparse.Namespace) -> str:
         if failed.is_relative_to(folder.absolute()) or folder.absolute().is_relative_to(failed):
             return f"\n  hint:     {choice} chooses another folder"
     return ""
-
-
-def _version() -> str:
-    try:
-        return version("qwen3-codegen")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from qwen3_codegen.byte_size import parse_bytes
 from qwen3_codegen.cli.model_options import add_model_options, model_arguments
 from qwen3_codegen.cli.options import refuse_unavailable
+from qwen3_codegen.distribution import distribution_version
 from qwen3_codegen.errors import CodegenError
 
 _EXAMPLES = """\
@@ -157,7 +158,7 @@ def run(args: argparse.Namespace) -> int:
         drain_seconds=_positive("--drain-timeout", args.drain_timeout),
         template_arguments=template_arguments,
         log_format=args.log_format,
-        version=_version(),
+        version=distribution_version() or "unknown",
     )
     chat = prepared.spec.chat
     return serve(
@@ -223,12 +224,3 @@ def _positive(option: str, value: float) -> int:
     if not 0 < value < math.inf:
         raise CodegenError(f"{option} is out of range", got=value, expected="above 0")
     return value  # type: ignore[return-value] # an int where the option is one
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("qwen3-codegen")
-    except PackageNotFoundError:
-        return "unknown"

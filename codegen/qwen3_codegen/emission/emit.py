@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from qwen3_codegen.distribution import DISTRIBUTION, distribution_version
 from qwen3_codegen.emission.cpp import CppIdentifier
 from qwen3_codegen.emission.engine_view import OWN_FOLDER, OWN_OPS_FILE, engine_title, engine_view
 from qwen3_codegen.emission.manifest import manifest_text
@@ -71,6 +72,12 @@ def _own_headers(plan: EnginePlan) -> Mapping[str, str]:
     }
 
 
+def _runtime_requirement() -> str:
+    """Pins the version: an index may hold something else under the name, or another release."""
+    version = distribution_version()
+    return DISTRIBUTION if version is None else f"{DISTRIBUTION}=={version}"
+
+
 def _project_view(plan: EnginePlan, isa_flags: Sequence[str]) -> ProjectView:
     module = CppIdentifier(plan.module_name)
     return ProjectView(
@@ -78,6 +85,7 @@ def _project_view(plan: EnginePlan, isa_flags: Sequence[str]) -> ProjectView:
         cpp_namespace=module,
         module_name=module,
         distribution_name=module.replace("_", "-"),
+        runtime_requirement=_runtime_requirement(),
         release=plan.target.release,
         isa_flags=" ".join(isa_flags),
         sources="engine.cpp kernels.cpp" if plan.target.lowering == "native" else "engine.cpp",

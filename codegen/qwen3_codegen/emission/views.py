@@ -199,6 +199,8 @@ class ProjectView:
     cpp_namespace: str
     module_name: str
     distribution_name: str
+    runtime_requirement: str
+    """The distribution with the Python runtime, of the version that wrote the engine."""
     release: str
     isa_flags: str
     sources: str

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from qwen3_codegen.errors import SpecError, nearest
-from qwen3_codegen.spec import schema
+from qwen3_codegen.spec import kinds, schema
 from qwen3_codegen.spec.chat import read_chat
 from qwen3_codegen.spec.config_rules import parse_config_rules, parse_rope_rules
 from qwen3_codegen.spec.expressions import names_in, parse_statement
 from qwen3_codegen.spec.functions import FunctionTable
+from qwen3_codegen.spec.kinds import check_kind
 from qwen3_codegen.spec.model import ArchitectureSpec, CheckpointNames
 from qwen3_codegen.spec.names import check_identifier, check_layer_type
 from qwen3_codegen.spec.problems import Problems
@@ -70,8 +71,9 @@ def parse_architecture(
     root: YamlMap, shared: SharedFields, own_functions: FunctionTable | None = None
 ) -> ArchitectureSpec:
     """Reads an architecture from parsed YAML; see ``read_architecture``."""
+    check_kind(root, kinds.ARCHITECTURE)
     problems = Problems()
-    section = Section(root, "an architecture file", schema.ARCHITECTURE, problems)
+    section = Section(root, kinds.ARCHITECTURE.title, schema.ARCHITECTURE, problems)
     name = section.text("architecture")
     with problems.collect():
         check_name(name, section.where("architecture"), "architecture")

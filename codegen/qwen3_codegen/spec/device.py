@@ -11,8 +11,9 @@ from qwen3_codegen.dtypes import DType
 from qwen3_codegen.errors import SpecError, nearest
 from qwen3_codegen.infinicore.api import DEFAULT_RELEASE, RELEASES, load_api
 from qwen3_codegen.paths import modelspecs_dir
-from qwen3_codegen.spec import schema
+from qwen3_codegen.spec import kinds, schema
 from qwen3_codegen.spec.architecture import check_name
+from qwen3_codegen.spec.kinds import check_kind
 from qwen3_codegen.spec.problems import Problems
 from qwen3_codegen.spec.sections import Section
 from qwen3_codegen.spec.source import SourceLocation
@@ -109,8 +110,9 @@ def _read_device(
 ) -> DeviceSpec:
     """Reads a description; ``children`` are the files that extend it, the latest last."""
     root = read_yaml(file, shown)
+    check_kind(root, kinds.DEVICE)
     problems = Problems()
-    section = Section(root, "a device description", schema.DEVICE, problems)
+    section = Section(root, kinds.DEVICE.title, schema.DEVICE, problems)
     base = _parent(section, file, (*children, file.resolve()))
     name = section.text("device")
     if "device" in section:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qwen3_codegen.errors import SpecError, nearest
-from qwen3_codegen.spec import schema
+from qwen3_codegen.spec import kinds, schema
 from qwen3_codegen.spec.architecture import check_name
 from qwen3_codegen.spec.chat import read_chat
 from qwen3_codegen.spec.config_source import ConfigSource, config_from_yaml
+from qwen3_codegen.spec.kinds import check_kind
 from qwen3_codegen.spec.model import ChatDefaults
 from qwen3_codegen.spec.problems import Problems
 from qwen3_codegen.spec.sections import Section
@@ -49,8 +50,9 @@ def read_model_file(file: Path, shown: str) -> ModelFile:
 
 def parse_model_file(root: YamlMap) -> ModelFile:
     """Reads a model spec from parsed YAML; see ``read_model_file``."""
+    check_kind(root, kinds.MODEL)
     problems = Problems()
-    section = Section(root, "a model spec", schema.MODEL, problems)
+    section = Section(root, kinds.MODEL.title, schema.MODEL, problems)
     name = section.text("name")
     if "name" in section:
         with problems.collect():

@@ -36,8 +36,9 @@ def print_report(report: Report, console: Console | None = None) -> None:
 
     facts = report.subject
     emulated = " (emulated on the CPU)" if facts.get("emulated") else ""
+    layers = "1 layer" if facts["num_layers"] == 1 else f"{facts['num_layers']} layers"
     line(
-        f"{facts['model']}: {facts['num_layers']} layers, {_dtypes(facts)}, {facts['lowering']} "
+        f"{facts['model']}: {layers}, {_dtypes(facts)}, {facts['lowering']} "
         f"lowering, {facts['device']}{emulated}, InfiniCore {facts['infinicore']}"
     )
     for (stage, against), checks in groupby(report.checks, lambda each: (each.stage, each.against)):

@@ -192,7 +192,8 @@ def _welcome(model: ServedModel, url: str) -> str:
         "  from openai import OpenAI",
         f'  client = OpenAI(base_url="{url}/v1", api_key="{client_key}")',
         '  messages = [{"role": "user", "content": "Hello"}]',
-        f'  print(client.chat.completions.create(model="{name}", messages=messages))',
+        f'  answer = client.chat.completions.create(model="{name}", messages=messages)',
+        "  print(answer.choices[0].message.content)",
     ]
     return "\n".join(lines)
 
