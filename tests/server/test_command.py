@@ -142,7 +142,8 @@ def test_what_it_prints_works_as_pasted(smollm2):
         [sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
-    assert "ChatCompletion(" in done.stdout
+    assert done.stdout.strip()
+    assert "ChatCompletion(" not in done.stdout  # the answer, not the object around it
 
 
 # ---- a tiny Qwen3 ---------------------------------------------------------------------------
