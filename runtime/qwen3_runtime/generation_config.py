@@ -67,6 +67,7 @@ def default_sampling_params(
             where=_place(checkpoint),
             got=error.got,
             expected=error.expected,
+            hint="correct it there; nothing else of the checkpoint depends on it",
         ) from None
 
 

@@ -181,9 +181,10 @@ def _make_runtime(folder: Path, request: BuildRequest, notify: Notify) -> None:
     cmake_build(cpp_dir(), build, request.toolchain, definitions, tuple(targets))
     for archive in build.rglob("*.a"):
         shutil.move(archive, folder / archive.name)
-    for suffix in ("", ".gch"):
-        for header in build.rglob(f"cmake_pch.hxx{suffix}"):
-            shutil.move(header, folder / f"{_PRECOMPILED}{suffix}")
+    for header in build.rglob("cmake_pch.hxx.gch"):
+        shutil.move(header, folder / f"{_PRECOMPILED}.gch")
+        # For whoever cannot take that, such as another CPU: CMake's own names this copy of sources.
+        write_files(folder, {_PRECOMPILED: '#include "engine/native/op_kernels.hpp"\n'})
     shutil.rmtree(build)
 
 

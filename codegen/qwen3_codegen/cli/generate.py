@@ -127,14 +127,15 @@ def _check_ids(args: argparse.Namespace, prompts: Sequence[str | Sequence[int]])
     from qwen3_runtime.engine.prefill import check_ids
 
     folder = Path(args.model)
-    is_changed = "vocab_size" in parse_overrides(args.overrides)
-    if is_changed or not (folder / "config.json").is_file():
+    given = {f"prompt {i}": ids for i, ids in enumerate(prompts) if not isinstance(ids, str)}
+    is_changed = args.arch is not None or "vocab_size" in parse_overrides(args.overrides)
+    if not given or is_changed or not (folder / "config.json").is_file():
         return
     with closing(open_checkpoint(folder)) as checkpoint:
         size = checkpoint.config.get("vocab_size")
-    for index, prompt in enumerate(prompts):
-        if type(size) is int and size > 0 and not isinstance(prompt, str):
-            check_ids(prompt, size, f"prompt {index}")
+    for name, ids in given.items():
+        if type(size) is int and size > 0:
+            check_ids(ids, size, name)
 
 
 def _write(_index: int, text: str) -> None:

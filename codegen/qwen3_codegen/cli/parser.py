@@ -31,7 +31,8 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints the usage, what is wrong and the nearest option; ends the process with 2."""
-        hint = None if _HINT in message else self._near_option()
+        is_value = _HINT in message or "expected one argument" in message
+        hint = None if is_value else self._near_option()
         super().error(message if hint is None else f"{message}{_HINT}{hint}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
