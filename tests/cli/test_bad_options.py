@@ -88,6 +88,7 @@ GENERATE = ("generate", "--model", "nowhere")
         (["bench", "serve", "--", "--modle"], " bench serve", None),
         (["--verison"], "", "--version"),
         ([*GENERATE, "--colour", "red"], " generate", None),
+        ([*GENERATE, "--prompt", "--temprature"], " generate", None),  # --prompt=--temprature
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
