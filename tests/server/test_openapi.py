@@ -53,7 +53,8 @@ def test_bounds_of_sampling_are_listed_and_hold(http, route, model, asked):
         if "maximum" in bounds:
             low = bounds.get("minimum", bounds.get("exclusiveMinimum"))
             listed[name] = (low, bounds["maximum"])
-            for value in (low - 0.01, bounds["maximum"] + 0.01):
+            below = low if "exclusiveMinimum" in bounds else low - 0.01
+            for value in (below, bounds["maximum"] + 0.01):
                 response = http.post(route, json={**asked, name: value})
                 assert response.status_code == 400
                 assert f"'{name}' is invalid; got {value}" in response.text
