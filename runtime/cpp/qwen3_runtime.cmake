@@ -17,9 +17,3 @@ endif()
 add_library(qwen3_bindings INTERFACE)
 target_link_libraries(qwen3_bindings INTERFACE
   ${QWEN3_RUNTIME_DIR}/libqwen3_bindings.a qwen3_runtime)
-
-# The headers of a native engine's kernels, as GCC has read them for the runtime.
-if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND EXISTS "${QWEN3_RUNTIME_DIR}/op_kernels.hpp.gch")
-  set_source_files_properties(kernels.cpp PROPERTIES COMPILE_OPTIONS
-    "-include;${QWEN3_RUNTIME_DIR}/op_kernels.hpp")
-endif()

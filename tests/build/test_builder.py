@@ -5,10 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,18 +15,15 @@ import pytest
 
 from qwen3_codegen.build.builder import build_engine, runtime_key
 from qwen3_codegen.build.toolchain import find_toolchain, instruction_set
-from qwen3_codegen.compile import CompileOptions, plan_model
 from qwen3_codegen.emission.render import write_files
 from qwen3_codegen.errors import BuildError
 from qwen3_codegen.infinicore.headers import write_headers
 from qwen3_codegen.paths import cache_dir, cpp_dir
-from qwen3_codegen.spec.device import load_device
 from qwen3_runtime.engine.capacity import Limits
 from qwen3_runtime.engine.compiled import engine_class
 from qwen3_runtime.engine.prefill import prompt_logits
 from tests.build.conftest import CASE
 from tests.plan.machine import PlanMachine
-from tests.plan.planning import case_spec
 
 pytestmark = pytest.mark.compile
 
@@ -274,56 +269,6 @@ def test_plain_cmake_compiles_against_installed_headers(compiled, tmp_path):
     targets = ["qwen3_engine_base", f"{compiled.plan.module_name}_objects"]
     built = subprocess.run([*command, *targets], capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout
-
-
-@pytest.fixture
-def compile_kernels(build, build_request, tmp_path) -> Callable[..., str]:
-    """Compiles a native engine's objects beside the runtime, by hand; returns what GCC reads."""
-    about = subprocess.run(
-        [build_request.toolchain.compiler, "--version"], capture_output=True, text=True, check=True
-    )
-    if "Free Software Foundation" not in about.stdout:
-        pytest.skip("the compiler is not GCC")
-    build()
-    runtime = cache_dir() / "runtime" / runtime_key(build_request)
-    native = plan_model(case_spec(CASE), load_device("cpu"), CompileOptions(lowering="native"))
-    write_files(tmp_path / "native", native.files)
-    isa = " ".join(build_request.isa.flags)
-
-    def compile_them(build_type: str, sources: Path) -> str:
-        folder = tmp_path / build_type
-        configured = cmake(
-            tmp_path / "native",
-            folder,
-            QWEN3_CPP_DIR=str(sources),
-            QWEN3_RUNTIME_DIR=str(runtime),
-            QWEN3_PYTHON="OFF",
-            QWEN3_INFINICORE_HEADERS=str(runtime / "include"),
-            QWEN3_ISA_FLAGS=isa,
-            CMAKE_BUILD_TYPE=build_type,
-            CMAKE_CXX_FLAGS=f"{isa} -H",  # -H: names each header, and each precompiled one
-        )
-        assert configured.returncode == 0, configured.stderr
-        command = [str(find_toolchain().cmake), "--build", str(folder), "--target"]
-        targets = [f"{native.plan.module_name}_objects"]
-        built = subprocess.run([*command, *targets], capture_output=True, text=True, check=False)
-        assert built.returncode == 0, built.stdout + built.stderr
-        return built.stdout + built.stderr
-
-    return compile_them
-
-
-def test_the_kernels_headers_are_read_once_for_all_engines(compile_kernels):
-    """Those of every build are where the runtime is."""
-    read = compile_kernels("Release", cpp_dir())
-    assert re.search(r"^! \S+/op_kernels\.hpp\.gch$", read, re.MULTILINE)
-
-
-def test_headers_read_with_other_flags_are_read_again(compile_kernels, tmp_path):
-    """From the sources at hand, whatever became of those that the runtime was made of."""
-    shutil.copytree(cpp_dir(), tmp_path / "cpp", copy_function=shutil.copyfile)  # of now
-    read = compile_kernels("Debug", tmp_path / "cpp")
-    assert re.search(r"^x \S+/op_kernels\.hpp\.gch$", read, re.MULTILINE)
 
 
 def test_plain_cmake_without_the_runtime_s_sources_says_so(compiled, tmp_path):

@@ -32,8 +32,6 @@ from qwen3_runtime.engine.manifest import MANIFEST_FILE
 from qwen3_runtime.engine.native_module import BUILD_RECORD
 
 _C_HEADER = "qwen3_engine.h"
-_PRECOMPILED = "op_kernels.hpp"
-"""The headers of native engines' kernels; what GCC has read of them has ``.gch`` besides."""
 _LIBRARIES = ("infiniop", "infinirt")
 """Of an installed InfiniCore."""
 
@@ -175,16 +173,12 @@ def _make_runtime(folder: Path, request: BuildRequest, notify: Notify) -> None:
     targets = ["qwen3_engine_base", "qwen3_bindings"]
     if request.installed is None:
         write_headers(request.release, folder / "include")
-        targets += ["infinicore_embedded", "qwen3_op_kernels"]
+        targets.append("infinicore_embedded")
     build = folder / "build"
     definitions = _common_definitions(folder, request)
     cmake_build(cpp_dir(), build, request.toolchain, definitions, tuple(targets))
     for archive in build.rglob("*.a"):
         shutil.move(archive, folder / archive.name)
-    for header in build.rglob("cmake_pch.hxx.gch"):
-        shutil.move(header, folder / f"{_PRECOMPILED}.gch")
-        # For whoever cannot take that, such as another CPU: CMake's own names this copy of sources.
-        write_files(folder, {_PRECOMPILED: '#include "engine/native/op_kernels.hpp"\n'})
     shutil.rmtree(build)
 
 
