@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from qwen3_codegen.build.cache import cache_for_oneself
 from qwen3_codegen.errors import CodegenError
 from qwen3_codegen.paths import cache_dir
+from qwen3_codegen.spec.device import device_title
 from qwen3_runtime.engine.manifest import MANIFEST_FILE, TRACED_KEY
 from qwen3_runtime.engine.native_module import BUILD_RECORD
 from qwen3_runtime.errors import printable
@@ -155,10 +156,9 @@ def _instruction_set(record: Path) -> str | None:
 
 
 def _device(manifest: Mapping[str, object]) -> str:
-    """A device as notes and sources call it: ``cambricon``, ``mine (cambricon)``."""
-    name = str(manifest["name"])
-    described = str(manifest.get("description", name))
-    return name if described == name else f"{described} ({name})"
+    """A device as notes and sources call it."""
+    infinicore = str(manifest["name"])
+    return device_title(str(manifest.get("description", infinicore)), infinicore)
 
 
 def _size_and_age(folder: Path) -> tuple[int, float]:

@@ -36,6 +36,7 @@ def registry_root() -> InstalledInfiniCore:
     try:
         return probe(install(default_root("0.1.0")))
     except InfiniCoreError as error:
+        # Without a network; the embedded library is held to its headers and rules all the same.
         pytest.skip(f"InfiniCore 0.1.0 cannot be had: {error}")
 
 

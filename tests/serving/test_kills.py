@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from qwen3_codegen import LLM
 from qwen3_codegen.bench import Wanted, launched_server
 from qwen3_codegen.bench.requests import ask
 from qwen3_codegen.random_checkpoint import write_random_checkpoint
@@ -33,12 +34,12 @@ def checkpoint(tmp_path):
 
 
 @pytest.fixture
-def cache(engine_cache, tmp_path, monkeypatch):
+def cache(engine_cache, checkpoint, tmp_path, monkeypatch):
     """A cache that holds the compiled runtime, but no engine."""
     folder = tmp_path / "cache"
     folder.mkdir()
-    (engine_cache / "runtime").mkdir(parents=True, exist_ok=True)
-    (folder / "runtime").symlink_to(engine_cache / "runtime")
+    with LLM(checkpoint, show_progress=False):  # makes the runtime where it is missing
+        (folder / "runtime").symlink_to(engine_cache / "runtime")
     monkeypatch.setenv("QWEN3_CODEGEN_CACHE", str(folder))
     return folder
 

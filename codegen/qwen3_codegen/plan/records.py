@@ -14,6 +14,7 @@ from typing import TypeAlias
 from qwen3_codegen.dtypes import DType
 from qwen3_codegen.ir.graph import ValueType
 from qwen3_codegen.ir.weights import tensor_templates
+from qwen3_codegen.spec.device import device_title
 from qwen3_codegen.spec.model import RopeTable
 from qwen3_codegen.spec.source import SourceLocation
 from qwen3_runtime.checkpoint.transform import Expression as WeightExpression
@@ -375,7 +376,7 @@ class TargetPlan:
     @property
     def title(self) -> str:
         """The device's name, with InfiniCore's where that is another."""
-        return self.name if self.name == self.device else f"{self.name} ({self.device})"
+        return device_title(self.name, self.device)
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,11 @@ class DeviceSpec:
         return self.infinicore == _HOST
 
 
+def device_title(name: str, infinicore: str) -> str:
+    """Returns what people are told a device is: ``cambricon``, ``mine (cambricon)``."""
+    return name if name == infinicore else f"{name} ({infinicore})"
+
+
 def device_names() -> list[str]:
     """Returns the names of the shipped devices, sorted."""
     return sorted(file.stem for file in (modelspecs_dir() / "devices").glob("*.yaml"))
