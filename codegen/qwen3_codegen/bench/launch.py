@@ -59,7 +59,11 @@ class LaunchedServer:
 
 @contextmanager
 def launched_server(
-    model: str, options: Sequence[str] = (), *, log: IO[str] | None = None
+    model: str,
+    options: Sequence[str] = (),
+    *,
+    log: IO[str] | None = None,
+    program: Sequence[str] = ("qwen3_codegen",),
 ) -> Iterator[LaunchedServer]:
     """Starts ``qwen3-codegen serve`` on a free port and ends it with the block.
 
@@ -67,11 +71,12 @@ def launched_server(
         model: Checkpoint.
         options: Further ones for ``serve``.
         log: Where what it says goes; None is our own standard error.
+        program: Module that has the command ``serve``, and what it takes before that.
     """
     with socket.socket() as probe:
         probe.bind((_HOST, 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "qwen3_codegen", "serve", "--model", model]
+    command = [sys.executable, "-m", *program, "serve", "--model", model]
     process = subprocess.Popen(
         [*command, "--port", str(port), *options],
         stdin=subprocess.DEVNULL,

@@ -166,13 +166,13 @@ def _prompts(args: argparse.Namespace) -> Sequence[Prompt]:
 
 
 def _with_bar(address: Address, model: str, load: Load) -> list[AnswerTimes]:
-    import asyncio
+    import uvloop
 
     from qwen3_codegen.bench.load import run_load
     from qwen3_codegen.progress import counted
 
     with counted("Requests", len(load.wanted)) as advance:
-        return asyncio.run(run_load(address, model, load, lambda _: advance(1)))
+        return uvloop.run(run_load(address, model, load, lambda _: advance(1)))
 
 
 def _print(report: Report) -> None:

@@ -67,17 +67,22 @@ class TokenOutput(NamedTuple):
     prefill_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CoreStatus:
-    """How busy an engine is."""
+class CoreStatus(NamedTuple):
+    """How busy an engine is; like ``TokenOutput``, it crosses with every step.
+
+    Attributes:
+        num_running: Requests that take part in steps.
+        num_waiting: Requests that wait for a place.
+        num_blocks: Blocks of a paged cache; 0 where there is none.
+        num_free_blocks: Blocks that nobody holds.
+        num_preemptions: Times a sequence gave its blocks up, since the start.
+    """
 
     num_running: int
     num_waiting: int
     num_blocks: int
-    """Of a paged cache; 0 where there is none."""
     num_free_blocks: int
     num_preemptions: int
-    """Times a sequence gave its blocks up, since the start."""
 
 
 @dataclass(slots=True, eq=False)

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from qwen3_runtime.sampling import TokenLogprobs
 
 __all__ = ["TextPiece"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TextPiece:
-    """What has come since the piece before."""
+class TextPiece(NamedTuple):
+    """What has come since the piece before; a tuple, since there is one for every token.
+
+    Attributes:
+        text: Final: no later token changes it, and no stop string is part of it.
+        num_tokens: Tokens it stands for.
+        logprobs: Of tokens whose text is final now, where they were asked for.
+        prompt_logprobs: Of the prompt's tokens, on the first piece, where asked for.
+        num_cached_tokens: Tokens of the prompt that were in the cache.
+        prefill_seconds: On the first piece, what the engine took for the prompt and the first
+            token.
+        finish_reason: ``stop`` or ``length`` on the last piece.
+        stopped_by: The stop string that ended the answer, on the last piece.
+        has_end_token: Whether the last token is what ended the answer, and no part of its text.
+    """
 
     text: str = ""
-    """Final: no later token changes it, and no stop string is part of it."""
     num_tokens: int = 0
     logprobs: tuple[TokenLogprobs, ...] = ()
     prompt_logprobs: tuple[TokenLogprobs, ...] | None = None
     num_cached_tokens: int = 0
     prefill_seconds: float = 0.0
-    """On the first piece, what the engine took for the prompt and the first token."""
     finish_reason: str | None = None
-    """``stop`` or ``length`` on the last piece."""
     stopped_by: str | None = None
-    """The stop string that ended the answer, on the last piece."""
     has_end_token: bool = False
-    """Whether the last token is what ended the answer, and no part of its text."""
 
     @property
     def shown_logprobs(self) -> tuple[TokenLogprobs, ...]:

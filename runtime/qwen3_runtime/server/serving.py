@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+import uvloop
 
 from qwen3_runtime.errors import EngineError
 from qwen3_runtime.sampling import SamplingParams
@@ -101,7 +102,7 @@ def serve(
         signal.signal(ending, server.handle_exit)
     try:
         with listener:
-            return asyncio.run(_run(server, listener, model, url))
+            return uvloop.run(_run(server, listener, model, url))
     finally:
         # The process is about to end; a signal that comes now must not change its exit code.
         for ending in _ENDING_SIGNALS:
