@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -216,6 +219,25 @@ def test_a_long_body(http):
 
     headers = {"Content-Type": "application/json"}
     error_of(http.post(CHAT, content=pieces(), headers=headers), 413)
+
+
+@pytest.mark.parametrize(
+    "begun", [b"GET /health HTTP/1.1\r\nX: ", b"GET /", b"GET /health HTTP/1.1\r\n"]
+)
+def test_a_head_without_end(begun, server):
+    """Whoever sends it is answered and cut off before it takes memory."""
+    address = urlsplit(server.url)
+    line = b"X-Y: z\r\n" if begun.endswith(b"\r\n") else b"xxxxxxxx"
+    received = b""
+    with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+        connection.sendall(begun)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(4):
+                connection.sendall(line * 8192)
+        with contextlib.suppress(ConnectionError):
+            while piece := connection.recv(4096):
+                received += piece
+    assert received.startswith(b"HTTP/1.1 400 ") or not received
 
 
 def test_a_long_prompt(http):

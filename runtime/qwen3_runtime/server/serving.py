@@ -91,6 +91,7 @@ def serve(
     config = uvicorn.Config(
         create_app(model),
         host=host,
+        http="h11",  # the other parser that uvicorn knows reads a head of any length into memory
         log_config=None,
         access_log=False,
         timeout_graceful_shutdown=_CLOSING_SECONDS,
