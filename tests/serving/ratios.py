@@ -3,9 +3,9 @@
     python -m tests.serving.ratios [--repeats 5] [--only loop,prefix,gap]
 
 SmolLM2-135M in bfloat16; the client runs on the same machine. What the server adds to its engine is
-the median over neighbouring stretches of the same answers, with and without the server (see
-``stretches``); the other figures are the best of several takes, since other programs only ever make
-a take slower. Exit code 1 says that a ratio is out of its bound.
+told by neighbouring stretches of the same answers, with and without the server (see ``stretches``),
+summed over an answer, the median of several; the other figures are the best of several takes, since
+other programs only ever make a take slower. Exit code 1 says that a ratio is out of its bound.
 """
 
 from __future__ import annotations
@@ -14,19 +14,23 @@ import argparse
 import asyncio
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import uvloop
 
+from qwen3_codegen import LLM, SamplingParams
 from qwen3_codegen.bench import Address, Load, Wanted, launched_server, random_prompts, run_load
 from qwen3_codegen.bench.load import served_model
 from qwen3_codegen.bench.report import summarize
 from qwen3_codegen.bench.requests import AnswerTimes, ask
 from qwen3_codegen.cli.demo import find_weights
+from qwen3_runtime.engine.core import EngineCore, EngineRequest
 from tests.serving.stretches import read_runs
 
 VOCAB = 1000
@@ -67,25 +71,63 @@ class Ratio:
         return self.value >= self.bound if self.is_least else self.value <= self.bound
 
 
-def loops(server: Server, log: Path, batch: int, repeats: int, bound: float) -> Ratio:
-    """The server's time for a batch of answers over what their steps alone would take."""
+def loops(server: Server, log: Path, batch: int, repeats: int, bound: float) -> tuple[Ratio, float]:
+    """The server's time for a batch of answers over what their steps alone would take; and seconds
+    of such a step."""
     durations = []
     for take in range(repeats):
-        prompts = random_prompts(batch, PROMPT_LEN, vocab_size=VOCAB, seed=1000 * batch + take)
-        answers = server.load([Wanted(prompt, ANSWER_LEN) for prompt in prompts])
-        durations.append(summarize(answers).duration_s)
+        wanted = [Wanted(prompt, ANSWER_LEN) for prompt in prompts_of(batch, take)]
+        durations.append(summarize(server.load(wanted)).duration_s)
     runs = read_runs(log)[-repeats:]
-    pairs = [pair for run in runs for pair in run.pairs()]
-    shares = [served.seconds_per_step / alone.seconds_per_step for served, alone in pairs]
-    step = float(np.median([alone.seconds_per_step for _, alone in pairs]))
-    around = np.median(np.subtract(durations, [run.seconds for run in runs]))
-    low, share, high = np.percentile(shares, [25, 50, 75])
-    detail = (
-        f"a step is {step * 1e3:.1f} ms alone; {len(pairs)} pairs of stretches, half of them "
-        f"{low:.2f} to {high:.2f}; {around * 1e3:.0f} ms before the first step and after the last"
+    if [run.num_answers for run in runs] != [batch] * repeats:
+        raise RuntimeError("answers that were asked for together were not on their way together")
+    pairs = [list(run.pairs()) for run in runs]
+    served, alone = (
+        np.array([sum(pair[side].seconds_per_step for pair in own) for own in pairs])
+        for side in (0, 1)
     )
-    whole = float(share + around / (step * ANSWER_LEN))
-    return Ratio(f"server / engine, batch {batch}", whole, bound, detail)
+    low, share, high = np.percentile(served / alone, [25, 50, 75])
+    step = float(np.median(alone / [len(own) for own in pairs]))
+    # Answers that begin one after another take more steps than each of them has.
+    steps = float(np.median([run.num_steps for run in runs])) - ANSWER_LEN
+    around = float(np.median(np.subtract(durations, [run.seconds for run in runs])))
+    detail = (
+        f"a step is {step * 1e3:.1f} ms alone; {sum(map(len, pairs))} pairs of stretches, half of "
+        f"the {repeats} takes {low:.3f} to {high:.3f}; {steps:.0f} more steps, "
+        f"{around * 1e3:.0f} ms before the first and after the last"
+    )
+    whole = float(share) + (steps * step + around) / (step * ANSWER_LEN)
+    return Ratio(f"server / engine, batch {batch}", whole, bound, detail), step
+
+
+def engine_elsewhere(llm: LLM, batch: int, repeats: int, served_step: float) -> Ratio:
+    """A step between tellings over one in a program without a server: what a server does to its
+    engine's process for good is in no stretch's favour."""
+    steps = []
+    for take in range(repeats):
+        core = EngineCore(llm.engine)
+        for index, prompt in enumerate(prompts_of(batch, take)):
+            core.add(
+                EngineRequest(
+                    request_id=str(index),
+                    prompt_token_ids=tuple(prompt),
+                    params=SamplingParams(temperature=0.0),
+                    max_tokens=ANSWER_LEN,
+                )
+            )
+        while core.has_work:
+            started = time.perf_counter()
+            core.step()
+            steps.append(time.perf_counter() - started)
+    step = float(np.median(steps))
+    detail = f"{served_step * 1e3:.1f} ms and {step * 1e3:.1f} ms a step; programs differ by 10 %"
+    return Ratio(f"engine there / here, batch {batch}", served_step / step, 1.2, detail)
+
+
+def prompts_of(batch: int, take: int) -> list[list[int]]:
+    """What is asked for together."""
+    prompts = random_prompts(batch, PROMPT_LEN, vocab_size=VOCAB, seed=1000 * batch + take)
+    return cast(list[list[int]], prompts)
 
 
 def prefix(server: Server, repeats: int) -> Ratio:
@@ -106,7 +148,7 @@ def prefix(server: Server, repeats: int) -> Ratio:
 def gap(server: Server, repeats: int) -> Ratio:
     """99th percentile of the gaps of running streams while a long prompt is read, over their
     median before."""
-    takes = [asyncio.run(_gaps(server, take)) for take in range(repeats)]
+    takes = [uvloop.run(_gaps(server, take)) for take in range(repeats)]
     shares = [np.percentile(during, 99) / np.median(before) for before, during in takes]
     best = int(np.argmin(shares))
     before, during = takes[best]
@@ -164,8 +206,14 @@ def _measure(weights: Path, repeats: int, wanted: list[str]) -> list[Ratio]:
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder, "steps.jsonl")
             with _served(weights, ("tests.serving.stretches", str(log))) as server:
-                found.append(loops(server, log, 1, 3 * repeats, 1.05))  # they are short
-                found.append(loops(server, log, 16, repeats, 1.10))
+                few = loops(server, log, 1, 3 * repeats, 1.05)  # they are short
+                many = loops(server, log, 16, repeats, 1.10)
+            with LLM(weights, **LIMITS, show_progress=False) as llm:
+                here = [
+                    engine_elsewhere(llm, 1, repeats, few[1]),
+                    engine_elsewhere(llm, 16, 1, many[1]),
+                ]
+            found += [few[0], many[0], *here]
     if "prefix" in wanted or "gap" in wanted:
         with _served(weights) as server:
             if "prefix" in wanted:

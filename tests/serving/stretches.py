@@ -4,8 +4,8 @@
 
 Two programs measured one after another differ by more than serving costs: where their memory lies,
 and what else the machine does in those seconds, is worth 10 %. So both sides are stretches of the
-same answers here, a fraction of a second apart. In one stretch the engine's process steps without
-a word, and tells all of it at the end; in the next it tells every token as it comes.
+same answers here, a fraction of a second apart. In one stretch the engine's process tells every
+token as it comes; in the next it steps without a word, and tells all of it at the end.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 from qwen3_codegen import serving
 from qwen3_codegen.cli.main import main as command_line
-from qwen3_runtime.engine.core import EngineCore, TokenOutput
+from qwen3_runtime.engine.core import EngineCore, EngineRequest, TokenOutput
 from qwen3_runtime.serving import EngineLoader, LoadedEngine, worker
 
 STRETCH = 16
@@ -44,6 +44,8 @@ class Run:
     """What the engine did from one idle moment to the next."""
 
     seconds: float
+    num_steps: int
+    """Of those that gave tokens."""
     stretches: list[Stretch]
 
     @property
@@ -53,7 +55,7 @@ class Run:
 
     def pairs(self) -> Iterator[tuple[Stretch, Stretch]]:
         """Neighbours with all answers on their way: one that was served, one that was not."""
-        for alone, served in zip(self.stretches[::2], self.stretches[1::2], strict=False):
+        for served, alone in zip(self.stretches[::2], self.stretches[1::2], strict=False):
             if alone.num_answers == served.num_answers == self.num_answers:
                 yield served, alone
 
@@ -67,9 +69,14 @@ class CoreInTurns(EngineCore):
     _steps: list[tuple[int, float]] = field(init=False, default_factory=list)
     """How many answers each went on with, and when it was over."""
 
+    def add(self, request: EngineRequest) -> None:
+        if not self.has_work:
+            self._steps.clear()  # of answers whose clients left
+        super(CoreInTurns, self).add(request)
+
     def step(self) -> list[TokenOutput]:
-        # The first stretch is one of silence, so that the last one of an answer is not.
-        is_silent = len(self._steps) // STRETCH % 2 == 0
+        # The first stretch is served: requests that come one after another are to be let in.
+        is_silent = len(self._steps) // STRETCH % 2 == 1
         outputs = self._noted_step()
         while is_silent and self.has_work and len(self._steps) % STRETCH:
             outputs += self._noted_step()
@@ -108,10 +115,10 @@ def read_runs(log: Path) -> list[Run]:
         steps: list[tuple[int, float]] = noted["steps"]
         starts = range(0, len(steps) - STRETCH + 1, STRETCH)
         stretches = [
-            _stretch(index % 2 == 1, steps[start : start + STRETCH])
+            _stretch(index % 2 == 0, steps[start : start + STRETCH])
             for index, start in enumerate(starts)
         ]
-        runs.append(Run(steps[-1][1] - noted["begun"], stretches))
+        runs.append(Run(steps[-1][1] - noted["begun"], len(steps), stretches))
     return runs
 
 

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
@@ -17,6 +16,7 @@ from qwen3_runtime.sampling import SamplingParams
 from qwen3_runtime.serving import EngineClient, EngineState
 from tests.engine.toy_engine import answer
 from tests.serving.loading import ToyLoader
+from tests.serving.processes import cpu_seconds
 
 GREEDY = SamplingParams(temperature=0.0)
 PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]
@@ -141,11 +141,6 @@ def test_nobody_waits_for_a_process_that_is_gone():
 
 
 def test_an_idle_engine_takes_no_time():
-    def cpu_seconds(pid: int) -> float:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
-        fields = stat.rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     async def serve():
         async with engine(ToyLoader()) as client:
             await tokens(client, request("a"))

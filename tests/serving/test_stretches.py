@@ -32,14 +32,15 @@ def test_answers_come_in_turns_and_stay_the_same(tmp_path):
     core.check_integrity()
 
     each = len(PROMPTS)
-    turn = [STRETCH * each] + [each] * STRETCH
+    turn = [each] * STRETCH + [STRETCH * each]
     assert [len(outputs) for outputs in told] == 2 * turn
     for index, prompt in enumerate(PROMPTS):
         tokens = [o.token_id for step in told for o in step if o.request_id == str(index)]
         assert tokens == answer(prompt, 4 * STRETCH)
     (run,) = read_runs(log)
-    assert [stretch.is_served for stretch in run.stretches] == [False, True, False, True]
+    assert [stretch.is_served for stretch in run.stretches] == [True, False, True, False]
     assert len(list(run.pairs())) == 2
+    assert run.num_steps == 4 * STRETCH
     assert 0 < sum(s.seconds_per_step for s in run.stretches) * STRETCH < 2 * run.seconds
 
 

@@ -101,7 +101,7 @@ def _add_load(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measures; 1 when a request failed."""
     _check(args)
-    import asyncio
+    import uvloop
 
     from qwen3_codegen.bench import Address, Load, Wanted, launched_server, summarize
     from qwen3_codegen.bench.load import run_load, served_model
@@ -121,10 +121,10 @@ def run(args: argparse.Namespace) -> int:
             address = Address.parse(server.url if server else args.url, key)
         except ValueError as error:
             raise CodegenError(str(error), expected="http://HOST:PORT") from None
-        name = args.served_model_name or asyncio.run(served_model(address))
+        name = args.served_model_name or uvloop.run(served_model(address))
         if args.warmup:
             before = Load(wanted=wanted[: args.warmup], concurrency=args.concurrency)
-            asyncio.run(run_load(address, name, before))
+            uvloop.run(run_load(address, name, before))
         report = summarize(_with_bar(address, name, load))
     _print(report)
     for message in report.errors:
