@@ -31,7 +31,7 @@ from qwen3_codegen.bench.report import summarize
 from qwen3_codegen.bench.requests import AnswerTimes, ask
 from qwen3_codegen.cli.demo import find_weights
 from qwen3_runtime.engine.core import EngineCore, EngineRequest
-from tests.serving.stretches import read_runs
+from tests.serving.stretches import STRETCH, UNSETTLED, read_runs
 
 VOCAB = 1000
 PROMPT_LEN, ANSWER_LEN = 16, 256
@@ -71,39 +71,19 @@ class Ratio:
         return self.value >= self.bound if self.is_least else self.value <= self.bound
 
 
-def loops(server: Server, log: Path, batch: int, repeats: int, bound: float) -> tuple[Ratio, float]:
-    """The server's time for a batch of answers over what their steps alone would take; and seconds
-    of such a step."""
-    durations = []
-    for take in range(repeats):
-        wanted = [Wanted(prompt, ANSWER_LEN) for prompt in prompts_of(batch, take)]
-        durations.append(summarize(server.load(wanted)).duration_s)
-    runs = read_runs(log)[-repeats:]
-    if [run.num_answers for run in runs] != [batch] * repeats:
-        raise RuntimeError("answers that were asked for together were not on their way together")
-    pairs = [list(run.pairs()) for run in runs]
-    served, alone = (
-        np.array([sum(pair[side].seconds_per_step for pair in own) for own in pairs])
-        for side in (0, 1)
-    )
-    low, share, high = np.percentile(served / alone, [25, 50, 75])
-    step = float(np.median(alone / [len(own) for own in pairs]))
-    # Answers that begin one after another take more steps than each of them has.
-    steps = float(np.median([run.num_steps for run in runs])) - ANSWER_LEN
-    around = float(np.median(np.subtract(durations, [run.seconds for run in runs])))
-    detail = (
-        f"a step is {step * 1e3:.1f} ms alone; {sum(map(len, pairs))} pairs of stretches, half of "
-        f"the {repeats} takes {low:.3f} to {high:.3f}; {steps:.0f} more steps, "
-        f"{around * 1e3:.0f} ms before the first and after the last"
-    )
-    whole = float(share) + (steps * step + around) / (step * ANSWER_LEN)
-    return Ratio(f"server / engine, batch {batch}", whole, bound, detail), step
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """What an engine takes in a program without a server."""
+
+    first: float
+    """Seconds of the step that reads all prompts."""
+    step: float
+    """Of one after it."""
 
 
-def engine_elsewhere(llm: LLM, batch: int, repeats: int, served_step: float) -> Ratio:
-    """A step between tellings over one in a program without a server: what a server does to its
-    engine's process for good is in no stretch's favour."""
-    steps = []
+def engine_alone(llm: LLM, batch: int, repeats: int) -> Alone:
+    """Steps the engine for a batch of answers."""
+    takes = []
     for take in range(repeats):
         core = EngineCore(llm.engine)
         for index, prompt in enumerate(prompts_of(batch, take)):
@@ -115,13 +95,54 @@ def engine_elsewhere(llm: LLM, batch: int, repeats: int, served_step: float) -> 
                     max_tokens=ANSWER_LEN,
                 )
             )
+        times = [time.perf_counter()]
         while core.has_work:
-            started = time.perf_counter()
             core.step()
-            steps.append(time.perf_counter() - started)
-    step = float(np.median(steps))
-    detail = f"{served_step * 1e3:.1f} ms and {step * 1e3:.1f} ms a step; programs differ by 10 %"
-    return Ratio(f"engine there / here, batch {batch}", served_step / step, 1.2, detail)
+            times.append(time.perf_counter())
+        takes.append(np.diff(times))
+    return Alone(
+        float(np.median([steps[0] for steps in takes])),
+        float(np.median(np.concatenate([steps[1:] for steps in takes]))),
+    )
+
+
+def loops(
+    server: Server, log: Path, batch: int, repeats: int, bound: float, alone: Alone
+) -> tuple[Ratio, Ratio]:
+    """The server's time for a batch of answers over what its engine takes when nobody is told; and
+    that over what an engine takes in another program: what a server does to its engine's process
+    for good is on both sides of the first."""
+    durations = []
+    for take in range(repeats):
+        wanted = [Wanted(prompt, ANSWER_LEN) for prompt in prompts_of(batch, take)]
+        durations.append(summarize(server.load(wanted)).duration_s)
+    runs = read_runs(log)[-repeats:]
+    if [run.num_answers for run in runs] != [batch] * repeats:
+        raise RuntimeError("answers that were asked for together were not on their way together")
+    pairs = [list(run.pairs()) for run in runs]
+    served, silent = np.array([np.sum(own, axis=0) for own in pairs]).T
+    step = float(np.median(silent / [len(own) * (STRETCH - UNSETTLED) for own in pairs]))
+    low, share, high = np.percentile(served / silent, [25, 50, 75])
+    full = float(np.median([run.num_full_steps for run in runs]))
+    others = float(np.median([run.seconds_of_others for run in runs]))
+    around = float(np.median(np.subtract(durations, [run.seconds for run in runs])))
+    seconds = float(share) * step * full + others + around
+    detail = (
+        f"a step is {step * 1e3:.1f} ms, told of {share:.3f} times that ({low:.3f} to {high:.3f} "
+        f"in half of {repeats} takes, {sum(map(len, pairs))} pairs);\n{'':30}"
+        f"{ANSWER_LEN - full:.0f} steps that read prompts or lack answers {others * 1e3:.0f} ms, "
+        f"alone {alone.first * 1e3:.0f}; {around * 1e3:.0f} ms before and after"
+    )
+    whole = seconds / (step * (ANSWER_LEN - 1) + alone.first)
+    return (
+        Ratio(f"server / engine, batch {batch}", whole, bound, detail),
+        Ratio(
+            f"engine there / here, batch {batch}",
+            step / alone.step,
+            1.2,
+            f"{step * 1e3:.1f} and {alone.step * 1e3:.1f} ms a step; programs differ by 10 %",
+        ),
+    )
 
 
 def prompts_of(batch: int, take: int) -> list[list[int]]:
@@ -203,17 +224,13 @@ def main() -> int:
 def _measure(weights: Path, repeats: int, wanted: list[str]) -> list[Ratio]:
     found = []
     if "loop" in wanted:
+        with LLM(weights, **LIMITS, show_progress=False) as llm:
+            few, many = engine_alone(llm, 1, repeats), engine_alone(llm, 16, 1)
         with tempfile.TemporaryDirectory() as folder:
             log = Path(folder, "steps.jsonl")
             with _served(weights, ("tests.serving.stretches", str(log))) as server:
-                few = loops(server, log, 1, 3 * repeats, 1.05)  # they are short
-                many = loops(server, log, 16, repeats, 1.10)
-            with LLM(weights, **LIMITS, show_progress=False) as llm:
-                here = [
-                    engine_elsewhere(llm, 1, repeats, few[1]),
-                    engine_elsewhere(llm, 16, 1, many[1]),
-                ]
-            found += [few[0], many[0], *here]
+                found += loops(server, log, 1, 3 * repeats, 1.05, few)  # they are short
+                found += loops(server, log, 16, repeats, 1.10, many)
     if "prefix" in wanted or "gap" in wanted:
         with _served(weights) as server:
             if "prefix" in wanted:

@@ -16,7 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from qwen3_codegen import serving
 from qwen3_codegen.cli.main import main as command_line
@@ -29,45 +31,68 @@ UNSETTLED = 4
 """The first ones of a stretch, which are not counted: the server still works on the one before."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Steps that followed each other."""
+class Step(NamedTuple):
+    """One that gave tokens."""
 
-    is_served: bool
+    is_silent: bool
     num_answers: int
-    """Least of a step."""
-    seconds_per_step: float
+    ended: float
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """What the engine did from one idle moment to the next."""
 
-    seconds: float
-    num_steps: int
-    """Of those that gave tokens."""
-    stretches: list[Stretch]
+    begun: float
+    steps: list[Step]
+
+    @property
+    def seconds(self) -> float:
+        return self.steps[-1].ended - self.begun
 
     @property
     def num_answers(self) -> int:
         """Most at once."""
-        return max(stretch.num_answers for stretch in self.stretches)
+        return max(step.num_answers for step in self.steps)
 
-    def pairs(self) -> Iterator[tuple[Stretch, Stretch]]:
-        """Neighbours with all answers on their way: one that was served, one that was not."""
-        for served, alone in zip(self.stretches[::2], self.stretches[1::2], strict=False):
-            if alone.num_answers == served.num_answers == self.num_answers:
-                yield served, alone
+    @property
+    def num_full_steps(self) -> int:
+        """How many all answers had a part in, after the first step, which reads prompts."""
+        return sum(step.num_answers == self.num_answers for step in self.steps[1:])
+
+    @property
+    def seconds_of_others(self) -> float:
+        """What the rest took: the first step, and those of answers that begin or end alone."""
+        others = self.steps[0].ended - self.begun
+        for before, step in pairwise(self.steps):
+            if step.num_answers < self.num_answers:
+                others += step.ended - before.ended
+        return others
+
+    def pairs(self) -> Iterator[tuple[float, float]]:
+        """Seconds of the settled steps of neighbours that all answers had a part in: of a stretch
+        that was served, and of the one of silence after it."""
+        for start in range(STRETCH, len(self.steps) - STRETCH + 1):
+            served = self.steps[start - STRETCH : start]
+            silent = self.steps[start : start + STRETCH]
+            is_pair = not any(step.is_silent for step in served) and all(
+                step.is_silent for step in silent
+            )
+            if is_pair and {step.num_answers for step in (*served, *silent)} == {self.num_answers}:
+                yield _settled_seconds(served), _settled_seconds(silent)
+
+
+def _settled_seconds(stretch: list[Step]) -> float:
+    return stretch[-1].ended - stretch[UNSETTLED - 1].ended
 
 
 @dataclass(slots=True)
 class CoreInTurns(EngineCore):
-    """Notes when each step was over, and whether the server had told of the one before."""
+    """Notes when each step was over, and whether it is told of at once."""
 
     log: Path = field(kw_only=True)
     _begun: float = field(init=False, default=0.0)
-    _steps: list[tuple[int, float]] = field(init=False, default_factory=list)
-    """How many answers each went on with, and when it was over."""
+    _steps: list[Step] = field(init=False, default_factory=list)
 
     def add(self, request: EngineRequest) -> None:
         if not self.has_work:
@@ -75,23 +100,29 @@ class CoreInTurns(EngineCore):
         super(CoreInTurns, self).add(request)
 
     def step(self) -> list[TokenOutput]:
-        # The first stretch is served: requests that come one after another are to be let in.
-        is_silent = len(self._steps) // STRETCH % 2 == 1
-        outputs = self._noted_step()
-        while is_silent and self.has_work and len(self._steps) % STRETCH:
-            outputs += self._noted_step()
+        is_silent = self._is_settled
+        outputs = self._noted_step(is_silent)
+        for _ in range(STRETCH - 1 if is_silent else 0):
+            outputs += self._noted_step(is_silent)
         if not self.has_work and self._steps:
             with self.log.open("a", encoding="ascii") as log:
-                log.write(json.dumps({"begun": self._begun, "steps": self._steps}) + "\n")
+                log.write(json.dumps([self._begun, self._steps]) + "\n")
             self._steps.clear()
         return outputs
 
-    def _noted_step(self) -> list[TokenOutput]:
+    @property
+    def _is_settled(self) -> bool:
+        """Whether a stretch was served and no answer came or went: one that waits to be let in
+        would otherwise wait for the end of a silence."""
+        last = self._steps[-STRETCH:]
+        return len(last) == STRETCH and {step[:2] for step in last} == {(False, last[0][1])}
+
+    def _noted_step(self, is_silent: bool) -> list[TokenOutput]:
         if not self._steps:
             self._begun = time.perf_counter()
         outputs = super(CoreInTurns, self).step()
         if outputs:
-            self._steps.append((len(outputs), time.perf_counter()))
+            self._steps.append(Step(is_silent, len(outputs), time.perf_counter()))
         return outputs
 
 
@@ -109,23 +140,8 @@ class _Loader:
 
 def read_runs(log: Path) -> list[Run]:
     """Returns what an engine has done so far."""
-    runs = []
-    for line in log.read_text(encoding="ascii").splitlines():
-        noted = json.loads(line)
-        steps: list[tuple[int, float]] = noted["steps"]
-        starts = range(0, len(steps) - STRETCH + 1, STRETCH)
-        stretches = [
-            _stretch(index % 2 == 0, steps[start : start + STRETCH])
-            for index, start in enumerate(starts)
-        ]
-        runs.append(Run(steps[-1][1] - noted["begun"], len(steps), stretches))
-    return runs
-
-
-def _stretch(is_served: bool, steps: list[tuple[int, float]]) -> Stretch:
-    settled = steps[UNSETTLED - 1 :]
-    seconds = (settled[-1][1] - settled[0][1]) / (len(settled) - 1)
-    return Stretch(is_served, min(count for count, _ in steps), seconds)
+    noted = [json.loads(line) for line in log.read_text(encoding="ascii").splitlines()]
+    return [Run(begun, [Step(*step) for step in steps]) for begun, steps in noted]
 
 
 def main(log: Path, arguments: list[str]) -> int:

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import json
-
-import pytest
+from itertools import accumulate
 
 from qwen3_runtime.engine.core import EngineRequest
 from qwen3_runtime.sampling import SamplingParams
 from tests.engine.toy_engine import ToyEngine, answer
-from tests.serving.stretches import STRETCH, CoreInTurns, read_runs
+from tests.serving.stretches import STRETCH, UNSETTLED, CoreInTurns, read_runs
 
 PROMPTS = [[1, 2, 3], [4, 5]]
+
+
+def request(name: str, prompt: list[int], max_tokens: int) -> EngineRequest:
+    return EngineRequest(
+        request_id=name,
+        prompt_token_ids=tuple(prompt),
+        params=SamplingParams(temperature=0.0),
+        max_tokens=max_tokens,
+    )
 
 
 def test_answers_come_in_turns_and_stay_the_same(tmp_path):
     log = tmp_path / "steps.jsonl"
     core = CoreInTurns(ToyEngine(), log=log)
     for index, prompt in enumerate(PROMPTS):
-        core.add(
-            EngineRequest(
-                request_id=str(index),
-                prompt_token_ids=tuple(prompt),
-                params=SamplingParams(temperature=0.0),
-                max_tokens=4 * STRETCH,
-            )
-        )
+        core.add(request(str(index), prompt, 4 * STRETCH))
     told = []
     while core.has_work:
         told.append(core.step())
@@ -38,26 +39,38 @@ def test_answers_come_in_turns_and_stay_the_same(tmp_path):
         tokens = [o.token_id for step in told for o in step if o.request_id == str(index)]
         assert tokens == answer(prompt, 4 * STRETCH)
     (run,) = read_runs(log)
-    assert [stretch.is_served for stretch in run.stretches] == [True, False, True, False]
+    assert (run.num_answers, run.num_full_steps) == (each, 4 * STRETCH - 1)
     assert len(list(run.pairs())) == 2
-    assert run.num_steps == 4 * STRETCH
-    assert 0 < sum(s.seconds_per_step for s in run.stretches) * STRETCH < 2 * run.seconds
+    assert 0 < sum(map(sum, run.pairs())) < run.seconds
 
 
-def test_only_whole_pairs_of_settled_steps_count(tmp_path):
-    """One of two answers comes late, and the last stretch is cut short."""
+def test_nobody_waits_for_the_end_of_a_silence(tmp_path):
+    """A second answer comes shortly before a silence is due, and ends after the first."""
+    core = CoreInTurns(ToyEngine(), log=tmp_path / "steps.jsonl")
+    core.add(request("0", PROMPTS[0], 2 * STRETCH))
+    told = [core.step() for _ in range(STRETCH - 1)]
+    core.add(request("1", PROMPTS[1], 3 * STRETCH))
+    while core.has_work:
+        told.append(core.step())
+    assert [len(outputs) for outputs in told[: 2 * STRETCH - 1]] == [1] * (STRETCH - 1) + [
+        2
+    ] * STRETCH
+    (run,) = read_runs(tmp_path / "steps.jsonl")
+    assert list(run.pairs()) == []
+    assert run.num_full_steps == STRETCH + 1
+
+
+def test_only_settled_steps_of_all_answers_count(tmp_path):
+    """One of two answers comes late; of a stretch, the first steps are those of another time."""
     log = tmp_path / "steps.jsonl"
-    ends = [float(index) for index in range(4 * STRETCH)]
-    ends += [ends[-1] + 2.0 * (index + 1) for index in range(STRETCH)]
-    counts = [1] * (STRETCH + 1) + [2] * (4 * STRETCH - 1)
-    steps = [*zip(counts, ends, strict=True), (2, ends[-1] + 1.0)]
-    log.write_text(json.dumps({"begun": -1.0, "steps": steps}) + "\n", encoding="ascii")
+    counts = [1] * 3 + [2] * 2 * STRETCH + [1] * 2
+    silent = [False] * (3 + STRETCH) + [True] * STRETCH + [False] * 2
+    seconds = [3.0] * 3 + 2 * ([5.0] * UNSETTLED + [1.0] * (STRETCH - UNSETTLED)) + [4.0] * 2
+    ends = list(accumulate(seconds, initial=10.0))[1:]
+    steps = list(zip(silent, counts, ends, strict=True))
+    log.write_text(json.dumps([10.0, steps]) + "\n", encoding="ascii")
 
     (run,) = read_runs(log)
-    assert run.seconds == ends[-1] + 2.0
-    assert [stretch.num_answers for stretch in run.stretches] == [1, 1, 2, 2, 2]
-    ((served, alone),) = run.pairs()
-    assert served.is_served
-    assert not alone.is_served
-    assert served.seconds_per_step == alone.seconds_per_step == 1.0
-    assert run.stretches[-1].seconds_per_step == pytest.approx(2.0)
+    assert list(run.pairs()) == [(STRETCH - UNSETTLED, STRETCH - UNSETTLED)]
+    assert (run.num_full_steps, run.seconds_of_others) == (2 * STRETCH, 3 * 3.0 + 2 * 4.0)
+    assert run.seconds == sum(seconds)
