@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
 import threading
@@ -228,16 +227,13 @@ def test_a_head_without_end(begun, server):
     """Whoever sends it is answered and cut off before it takes memory."""
     address = urlsplit(server.url)
     line = b"X-Y: z\r\n" if begun.endswith(b"\r\n") else b"xxxxxxxx"
+    head = (begun + line * 8192)[: (1 << 16) + 1]  # what was left unread would reset the connection
     received = b""
     with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
-        connection.sendall(begun)
-        with contextlib.suppress(ConnectionError):
-            for _ in range(4):
-                connection.sendall(line * 8192)
-        with contextlib.suppress(ConnectionError):
-            while piece := connection.recv(4096):
-                received += piece
-    assert received.startswith(b"HTTP/1.1 400 ") or not received
+        connection.sendall(head)
+        while piece := connection.recv(4096):
+            received += piece
+    assert received.startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_long_prompt(http):

@@ -20,6 +20,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from qwen3_codegen import serving
 from qwen3_codegen.cli.main import main as command_line
 from qwen3_runtime.engine.core import EngineCore, EngineRequest, TokenOutput
@@ -48,6 +50,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
+        """Of all steps."""
         return self.steps[-1].ended - self.begun
 
     @property
@@ -56,30 +59,35 @@ class Run:
         return max(step.num_answers for step in self.steps)
 
     @property
-    def num_full_steps(self) -> int:
-        """How many all answers had a part in, after the first step, which reads prompts."""
-        return sum(step.num_answers == self.num_answers for step in self.steps[1:])
+    def full_seconds(self) -> list[float]:
+        """Seconds of each step that goes on with all answers, and with nothing else: the one that
+        gives the last of them its first token reads that one's prompt."""
+        return [
+            step.ended - before.ended
+            for before, step in pairwise(self.steps)
+            if before.num_answers == step.num_answers == self.num_answers
+        ]
 
-    @property
-    def seconds_of_others(self) -> float:
-        """What the rest took: the first step, and those of answers that begin or end alone."""
-        others = self.steps[0].ended - self.begun
-        for before, step in pairwise(self.steps):
-            if step.num_answers < self.num_answers:
-                others += step.ended - before.ended
-        return others
-
-    def pairs(self) -> Iterator[tuple[float, float]]:
-        """Seconds of the settled steps of neighbours that all answers had a part in: of a stretch
-        that was served, and of the one of silence after it."""
-        for start in range(STRETCH, len(self.steps) - STRETCH + 1):
-            served = self.steps[start - STRETCH : start]
-            silent = self.steps[start : start + STRETCH]
-            is_pair = not any(step.is_silent for step in served) and all(
-                step.is_silent for step in silent
+    def comparisons(self) -> Iterator[Comparison]:
+        """All of full steps; what the cache holds grows, so a silence is compared with both of its
+        neighbours."""
+        for start in range(STRETCH, len(self.steps) - 2 * STRETCH + 1):
+            before, silent, after = (
+                self.steps[begin : begin + STRETCH]
+                for begin in (start - STRETCH, start, start + STRETCH)
             )
-            if is_pair and {step.num_answers for step in (*served, *silent)} == {self.num_answers}:
-                yield _settled_seconds(served), _settled_seconds(silent)
+            kinds = [{step.is_silent for step in stretch} for stretch in (before, silent, after)]
+            counts = {step.num_answers for step in (*before, *silent, *after)}
+            if kinds == [{False}, {True}, {False}] and counts == {self.num_answers}:
+                served = [_settled_seconds(stretch) for stretch in (before, after)]
+                yield Comparison(float(np.mean(served)), _settled_seconds(silent))
+
+
+class Comparison(NamedTuple):
+    """Seconds of as many settled steps, told of as they were over, and kept to the end."""
+
+    served: float
+    silent: float
 
 
 def _settled_seconds(stretch: list[Step]) -> float:
