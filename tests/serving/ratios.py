@@ -4,8 +4,9 @@
 
 SmolLM2-135M in bfloat16; the client runs on the same machine. What the server adds to its engine is
 told by neighbouring stretches of the same answers, with and without the server (see ``stretches``),
-summed over an answer. That and the gap are medians of several takes; what a prefix spares is the best
-of several, since other programs only ever make a take slower. Exit code 1 says that a ratio is out of its bound.
+summed over an answer. That and the gap are medians of several takes; what a prefix spares is the
+best of several, since other programs only ever make a take slower. Exit code 1 says that a ratio is
+out of its bound.
 """
 
 from __future__ import annotations
@@ -175,7 +176,7 @@ def prefix(server: Server, repeats: int) -> Ratio:
 
 def gap(server: Server, repeats: int) -> Ratio:
     """99th percentile of the gaps of running streams while a long prompt is read, over their
-    median before; of the middle take, for the worst of one say what a machine did just then."""
+    median before; of the middle take, since the worst says what else the machine did just then."""
     takes = [uvloop.run(_gaps(server, take)) for take in range(repeats)]
     shares = [np.percentile(during, 99) / np.median(before) for before, during in takes]
     middle = int(np.argsort(shares)[len(shares) // 2])
