@@ -6,6 +6,7 @@
 // therefore must not let a result depend on the partition.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -279,6 +280,65 @@ void parallel_for(std::size_t count, std::size_t grain, const Body& body) {
         own.body(own.count * part / own.parts, own.count * (part + 1) / own.parts);
       },
       &job);
+}
+
+// `count` pieces of work that cost the same, in units that are the caller's.
+struct Pieces {
+  std::size_t count;
+  std::size_t cost;  // of one
+
+  std::size_t total() const { return count * cost; }
+
+  // How many start before `offset` of some work in which the first one starts at `origin`.
+  std::size_t starting_before(std::size_t offset, std::size_t origin) const {
+    return offset > origin ? std::min(count, (offset - origin + cost - 1) / cost) : 0;
+  }
+};
+
+// Calls body(group, piece) for the pieces that start within [begin, end) of the work of all groups.
+template <typename PiecesOf, typename Body>
+void visit_pieces(std::size_t groups, const PiecesOf& pieces_of, std::size_t begin, std::size_t end,
+                  const Body& body) {
+  std::size_t origin = 0;
+  for (std::size_t group = 0; group < groups && origin < end; ++group) {
+    const Pieces pieces = pieces_of(group);
+    if (pieces.total() == 0) continue;
+    const std::size_t stop = pieces.starting_before(end, origin);
+    for (std::size_t i = pieces.starting_before(begin, origin); i < stop; ++i) body(group, i);
+    origin += pieces.total();
+  }
+}
+
+// Calls body(group, piece) for all pieces of all groups. Threads take parts of equal cost, several
+// each, so that one that is held up leaves the rest to others.
+//
+// Args:
+//   pieces_of: The Pieces of a group; equal ones whenever it is asked.
+//   grain: Least cost worth a part of its own.
+template <typename PiecesOf, typename Body>
+void parallel_pieces(std::size_t groups, const PiecesOf& pieces_of, std::size_t grain,
+                     const Body& body) {
+  constexpr std::size_t kPartsPerThread = 4;
+  std::size_t count = 0;
+  std::size_t cost = 0;
+  for (std::size_t group = 0; group < groups; ++group) {
+    const Pieces pieces = pieces_of(group);
+    count += pieces.count;
+    cost += pieces.total();
+  }
+  ThreadPool& pool = ThreadPool::instance();
+  const auto threads = static_cast<std::size_t>(pool.num_threads());
+  const std::size_t parts = std::min({kPartsPerThread * threads, count, cost / grain});
+  if (threads == 1 || parts < 2) return visit_pieces(groups, pieces_of, 0, cost, body);
+  const auto visit = [&](std::size_t part) {
+    visit_pieces(groups, pieces_of, cost * part / parts, cost * (part + 1) / parts, body);
+  };
+  pool.run(
+      parts,
+      [](const void* context, std::size_t part) {
+        (*static_cast<const decltype(visit)*>(context))(part);
+      },
+      &visit);
 }
 
 // Calls body(row) for rows of `columns` elements, over threads where that is worth it.

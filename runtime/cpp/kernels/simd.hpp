@@ -57,7 +57,8 @@ using I32 = std::int32_t __attribute__((vector_size(kLanes * 4)));
 using U32 = std::uint32_t __attribute__((vector_size(kLanes * 4)));
 using U16 = std::uint16_t __attribute__((vector_size(kLanes * 2)));
 
-inline F32 set(float value) { return F32{} + value; }
+// Subtracting 0 is nothing to do, to a compiler as well; adding it would lose the sign of -0.
+inline F32 set(float value) { return value - F32{}; }
 
 inline F32 fma(F32 a, F32 b, F32 c) {
 #if defined(QWEN3_SIMD_AVX512)
@@ -114,7 +115,15 @@ inline F32 load(const float* source) {
 inline F32 load(const Bf16* source) {
   U16 bits;
   std::memcpy(&bits, source, sizeof bits);
+#if defined(QWEN3_SIMD_AVX512)
+  return reinterpret_cast<F32>(
+      reinterpret_cast<U32>(_mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(bits))) << 16);
+#elif defined(QWEN3_SIMD_AVX2)
+  return reinterpret_cast<F32>(
+      reinterpret_cast<U32>(_mm256_cvtepu16_epi32(reinterpret_cast<__m128i>(bits))) << 16);
+#else
   return reinterpret_cast<F32>(__builtin_convertvector(bits, U32) << 16);
+#endif
 }
 
 inline U32 load(const std::uint32_t* source) {
@@ -185,75 +194,108 @@ void store_first(T* target, F32 value, std::size_t count) {
   std::memcpy(target, lanes, count * sizeof(T));
 }
 
-// The sum of all lanes in a fixed order: upper half onto lower half until one is left.
-inline float sum(F32 value) {
+struct Add {
+  template <typename T>
+  T operator()(T a, T b) const {
+    return a + b;
+  }
+};
+
+struct Max {
+  F32 operator()(F32 a, F32 b) const { return max(a, b); }
+  float operator()(float a, float b) const { return a > b ? a : b; }
+};
+
+// All lanes put together in a fixed order: upper half onto lower half until one is left.
+template <typename Fold>
+inline float fold(F32 value, const Fold& together) {
   float lanes[kLanes];
   store(lanes, value);
   for (int width = kLanes / 2; width > 0; width /= 2) {
     for (int lane = 0; lane < width; ++lane) {
-      lanes[lane] += lanes[lane + width];
+      lanes[lane] = together(lanes[lane], lanes[lane + width]);
     }
   }
   return lanes[0];
 }
 
-inline float largest(F32 value) {
-  float lanes[kLanes];
-  store(lanes, value);
-  float result = lanes[0];
-  for (int lane = 1; lane < kLanes; ++lane) {
-    result = lanes[lane] > result ? lanes[lane] : result;
+inline float sum(F32 value) { return fold(value, Add{}); }
+
+inline float largest(F32 value) { return fold(value, Max{}); }
+
+// Vectors whose lanes are put together at once.
+#if defined(QWEN3_SIMD_AVX512)
+inline constexpr int kFolded = 8;
+#elif defined(QWEN3_SIMD_AVX2)
+inline constexpr int kFolded = 4;
+#else
+inline constexpr int kFolded = 1;
+#endif
+
+template <typename Fold>
+[[gnu::always_inline]] inline void fold_group(const F32* v, float* out, const Fold& together) {
+#if defined(QWEN3_SIMD_AVX512)
+  F32 quads[2];
+#pragma GCC unroll 2
+  for (int half = 0; half < 2; ++half, v += 4) {
+    const F32 low = together(F32(_mm512_shuffle_f32x4(v[0], v[1], 0x44)),
+                             F32(_mm512_shuffle_f32x4(v[0], v[1], 0xee)));
+    const F32 high = together(F32(_mm512_shuffle_f32x4(v[2], v[3], 0x44)),
+                              F32(_mm512_shuffle_f32x4(v[2], v[3], 0xee)));
+    quads[half] = together(F32(_mm512_shuffle_f32x4(low, high, 0x88)),
+                           F32(_mm512_shuffle_f32x4(low, high, 0xdd)));
   }
-  return result;
+  const F32 pairs = together(F32(_mm512_shuffle_ps(quads[0], quads[1], 0x44)),
+                             F32(_mm512_shuffle_ps(quads[0], quads[1], 0xee)));
+  const F32 single = together(F32(_mm512_shuffle_ps(pairs, pairs, 0x88)),
+                              F32(_mm512_shuffle_ps(pairs, pairs, 0xdd)));
+  // Quarter q now starts with the results of vectors q and 4 + q.
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0);
+  _mm256_storeu_ps(out, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, single)));
+#elif defined(QWEN3_SIMD_AVX2)
+  const F32 low = together(F32(_mm256_permute2f128_ps(v[0], v[1], 0x20)),
+                           F32(_mm256_permute2f128_ps(v[0], v[1], 0x31)));
+  const F32 high = together(F32(_mm256_permute2f128_ps(v[2], v[3], 0x20)),
+                            F32(_mm256_permute2f128_ps(v[2], v[3], 0x31)));
+  const F32 pairs =
+      together(F32(_mm256_shuffle_ps(low, high, 0x44)), F32(_mm256_shuffle_ps(low, high, 0xee)));
+  const F32 single = together(F32(_mm256_shuffle_ps(pairs, pairs, 0x88)),
+                              F32(_mm256_shuffle_ps(pairs, pairs, 0xdd)));
+  // Half h now starts with the results of vectors h and 2 + h.
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 0, 0, 0, 0);
+  _mm_storeu_ps(out, _mm256_castps256_ps128(_mm256_permutevar8x32_ps(single, order)));
+#else
+  *out = fold(*v, together);
+#endif
 }
 
-// The sums of `Count` vectors, bit for bit what sum() gives, several at a time.
+// What fold() gives for each of `Count` vectors, bit for bit, several at a time.
+template <int Count, typename Fold>
+[[gnu::always_inline]] inline void folds(const F32* values, float* out, const Fold& together) {
+  constexpr int kWhole = Count / kFolded * kFolded;
+#pragma GCC unroll 16
+  for (int done = 0; done < kWhole; done += kFolded) {
+    fold_group(values + done, out + done, together);
+  }
+  if constexpr (Count - kWhole == 1) {
+    out[kWhole] = fold(values[kWhole], together);
+  } else if constexpr (Count > kWhole) {
+    F32 rest[kFolded] = {};
+    float results[kFolded];
+    std::memcpy(rest, values + kWhole, (Count - kWhole) * sizeof *rest);
+    fold_group(rest, results, together);
+    std::memcpy(out + kWhole, results, (Count - kWhole) * sizeof *out);
+  }
+}
+
 template <int Count>
 [[gnu::always_inline]] inline void sums(const F32* values, float* out) {
-  int done = 0;
-#if defined(QWEN3_SIMD_AVX512)
-#pragma GCC unroll 8
-  for (; done + 8 <= Count; done += 8) {
-    __m512 quads[2];
-#pragma GCC unroll 2
-    for (int half = 0; half < 2; ++half) {
-      const F32* v = values + done + 4 * half;
-      const __m512 low = _mm512_add_ps(_mm512_shuffle_f32x4(v[0], v[1], 0x44),
-                                       _mm512_shuffle_f32x4(v[0], v[1], 0xee));
-      const __m512 high = _mm512_add_ps(_mm512_shuffle_f32x4(v[2], v[3], 0x44),
-                                        _mm512_shuffle_f32x4(v[2], v[3], 0xee));
-      quads[half] = _mm512_add_ps(_mm512_shuffle_f32x4(low, high, 0x88),
-                                  _mm512_shuffle_f32x4(low, high, 0xdd));
-    }
-    const __m512 pairs = _mm512_add_ps(_mm512_shuffle_ps(quads[0], quads[1], 0x44),
-                                       _mm512_shuffle_ps(quads[0], quads[1], 0xee));
-    const __m512 single =
-        _mm512_add_ps(_mm512_shuffle_ps(pairs, pairs, 0x88), _mm512_shuffle_ps(pairs, pairs, 0xdd));
-    // Quarter q now starts with the sums of vectors q and 4 + q.
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0);
-    _mm256_storeu_ps(out + done, _mm512_castps512_ps256(_mm512_permutexvar_ps(order, single)));
-  }
-#elif defined(QWEN3_SIMD_AVX2)
-#pragma GCC unroll 8
-  for (; done + 4 <= Count; done += 4) {
-    const F32* v = values + done;
-    const __m256 low = _mm256_add_ps(_mm256_permute2f128_ps(v[0], v[1], 0x20),
-                                     _mm256_permute2f128_ps(v[0], v[1], 0x31));
-    const __m256 high = _mm256_add_ps(_mm256_permute2f128_ps(v[2], v[3], 0x20),
-                                      _mm256_permute2f128_ps(v[2], v[3], 0x31));
-    const __m256 pairs =
-        _mm256_add_ps(_mm256_shuffle_ps(low, high, 0x44), _mm256_shuffle_ps(low, high, 0xee));
-    const __m256 single =
-        _mm256_add_ps(_mm256_shuffle_ps(pairs, pairs, 0x88), _mm256_shuffle_ps(pairs, pairs, 0xdd));
-    // Half h now starts with the sums of vectors h and 2 + h.
-    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 0, 0, 0, 0);
-    _mm_storeu_ps(out + done, _mm256_castps256_ps128(_mm256_permutevar8x32_ps(single, order)));
-  }
-#endif
-#pragma GCC unroll 16
-  for (; done < Count; ++done) {
-    out[done] = sum(values[done]);
-  }
+  folds<Count>(values, out, Add{});
+}
+
+template <int Count>
+[[gnu::always_inline]] inline void largests(const F32* values, float* out) {
+  folds<Count>(values, out, Max{});
 }
 
 // Transposes kLanes vectors in place: lane j of vector i becomes lane i of vector j.

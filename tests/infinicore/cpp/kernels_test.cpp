@@ -2,6 +2,7 @@
 
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -96,8 +97,8 @@ void rounding_is_to_nearest_even() {
   }
 }
 
-void sums_follow_one_order() {
-  constexpr int kCount = 24;
+template <int kCount>
+void lanes_are_folded_in_one_order() {
   std::mt19937 generator(2);
   std::normal_distribution<float> normal;
   simd::F32 values[kCount];
@@ -110,6 +111,20 @@ void sums_follow_one_order() {
   simd::sums<kCount>(values, together);
   for (int i = 0; i < kCount; ++i) {
     CHECK(float_bits(together[i]) == float_bits(simd::sum(values[i])));
+  }
+  simd::largests<kCount>(values, together);
+  for (int i = 0; i < kCount; ++i) {
+    float largest = values[i][0];
+    for (int lane = 1; lane < kLaneCount; ++lane) largest = std::max(largest, values[i][lane]);
+    CHECK(together[i] == largest && simd::largest(values[i]) == largest);
+  }
+}
+
+void lanes_are_set_to_any_value() {
+  for (const float value : {0.0f, -0.0f, 1.5f, -INFINITY}) {
+    for (int lane = 0; lane < kLaneCount; ++lane) {
+      CHECK(float_bits(simd::set(value)[lane]) == float_bits(value));
+    }
   }
 }
 
@@ -144,6 +159,59 @@ void parallel_for_covers_the_range() {
       }
     }
   }
+}
+
+// Every piece is visited once, whatever the numbers of threads and groups.
+void parallel_pieces_covers_all() {
+  for (const int threads : {1, 2, 7}) {
+    ThreadPool::instance().set_num_threads(threads);
+    for (const std::size_t groups : {0, 1, 5, 40}) {
+      const auto pieces_of = [](std::size_t group) {
+        return Pieces{group % 7, group % 3 == 0 ? 1000 : group + 1};
+      };
+      std::vector<std::array<std::atomic<int>, 7>> visits(groups);
+      parallel_pieces(groups, pieces_of, 100,
+                      [&](std::size_t group, std::size_t i) { ++visits[group][i]; });
+      for (std::size_t group = 0; group < groups; ++group) {
+        for (std::size_t i = 0; i < 7; ++i) CHECK(visits[group][i] == (i < group % 7 ? 1 : 0));
+      }
+    }
+  }
+}
+
+// No part of the work exceeds its share by more than the piece it ends with.
+void pieces_are_shared_by_cost() {
+  const std::vector<Pieces> groups = {{30, 2}, {3, 400}, {0, 9}, {24, 5}, {5, 0}, {1, 90}};
+  const auto pieces_of = [&](std::size_t group) { return groups[group]; };
+  std::size_t total = 0;
+  for (const Pieces& pieces : groups) total += pieces.total();
+  constexpr std::size_t kParts = 8;
+  std::size_t visited = 0;
+  for (std::size_t part = 0; part < kParts; ++part) {
+    std::size_t cost = 0;
+    std::size_t last = 0;
+    visit_pieces(groups.size(), pieces_of, total * part / kParts, total * (part + 1) / kParts,
+                 [&](std::size_t group, std::size_t) { cost += last = groups[group].cost; });
+    CHECK(cost <= total / kParts + 1 + last);
+    visited += cost;
+  }
+  CHECK(visited == total);
+}
+
+// A part for each thread would leave both long pieces, which come last, to the same one.
+void long_pieces_run_beside_each_other() {
+  ThreadPool::instance().set_num_threads(2);
+  std::atomic<int> met{0};
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  parallel_pieces(
+      2, [](std::size_t group) { return group == 0 ? Pieces{24, 10} : Pieces{2, 4000}; }, 10,
+      [&](std::size_t group, std::size_t) {
+        if (group == 0) return;
+        ++met;
+        while (met < 2 && std::chrono::steady_clock::now() < end) std::this_thread::yield();
+        CHECK(met == 2);
+      });
+  CHECK(met == 2);
 }
 
 void small_ranges_stay_on_the_caller() {
@@ -210,9 +278,16 @@ int main() {
   conversions_agree<F16>();
   rounding_is_to_nearest_even<Bf16>();
   rounding_is_to_nearest_even<F16>();
-  sums_follow_one_order();
+  lanes_are_folded_in_one_order<24>();
+  lanes_are_folded_in_one_order<7>();
+  lanes_are_folded_in_one_order<3>();
+  lanes_are_folded_in_one_order<1>();
+  lanes_are_set_to_any_value();
   transposition_swaps_lanes();
   parallel_for_covers_the_range();
+  parallel_pieces_covers_all();
+  pieces_are_shared_by_cost();
+  long_pieces_run_beside_each_other();
   small_ranges_stay_on_the_caller();
   exceptions_reach_the_caller();
   nested_and_concurrent_calls_work();

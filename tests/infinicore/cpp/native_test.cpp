@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
+#include <utility>
 #include <vector>
 
 #include "check.hpp"
@@ -318,10 +320,43 @@ void mixtures(double tolerance) {
   }
 }
 
+// Chunks of any lengths and pasts in one call, on any number of threads: each row as by itself.
+void sequences_share_a_call() {
+  constexpr std::size_t kLength = 300, kRow = 6 * 16;
+  for (const std::size_t window : {std::size_t{0}, std::size_t{50}}) {
+    const Problem<float, float, 6, 2, 16> problem{kLength, {0.25f, window, 0.0f}};
+    std::vector<std::int32_t> blocks(problem.num_blocks());
+    std::iota(blocks.begin(), blocks.end(), 0);
+    auto cache = problem.cached(blocks);
+    const std::vector<float> whole = problem.attend(cache, blocks, 0, kLength);
+    // Their rows are those of the problem from a row on, one after another.
+    std::vector<SequenceRows> sequences;
+    std::vector<float> q, expected;
+    for (const auto& [start, count] : std::vector<std::pair<std::size_t, std::size_t>>{
+             {17, 1}, {0, 1}, {290, 10}, {120, 1}, {3, 37}, {299, 1}, {0, 300}, {64, 2}}) {
+      sequences.push_back({blocks.data(), q.size() / kRow, count, start});
+      const auto first = static_cast<std::ptrdiff_t>(start * kRow);
+      const auto last = static_cast<std::ptrdiff_t>((start + count) * kRow);
+      q.insert(q.end(), problem.q.begin() + first, problem.q.begin() + last);
+      expected.insert(expected.end(), whole.begin() + first, whole.begin() + last);
+    }
+    for (const int threads : {1, 2, 5}) {
+      ThreadPool::instance().set_num_threads(threads);
+      std::vector<float> out(q.size(), std::nanf(""));
+      PagedAttention<float, float, 6, 2, 16>::run(
+          {out.data(), kRow}, {q.data(), kRow}, {cache.keys.data(), cache.values.data()},
+          sequences.data(), sequences.size(), problem.options);
+      CHECK(same_bits(out.data(), expected.data(), out.size()));
+    }
+    ThreadPool::instance().set_num_threads(0);
+  }
+}
+
 }  // namespace
 
 int main() {
   attention_of_many_shapes();
+  sequences_share_a_call();
   extreme_scores();
   heads<float>(2e-6);
   heads<Bf16>(2e-2);

@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <limits>
+#include <numeric>
 #include <utility>
 
 #include "../parallel.hpp"
@@ -48,25 +49,13 @@ class PagedAttention {
   static void run(HeadRows<T> out, HeadRows<const T> q, const Cache& cache,
                   const SequenceRows* sequences, std::size_t num_sequences,
                   const AttentionOptions& options) {
-    const Step step{out, q, cache, options};
-    std::size_t num_items = 0;
-    std::size_t work = 0;
-    for (std::size_t s = 0; s < num_sequences; ++s) {
-      num_items += kHeads * tiles_of(sequences[s]);
-      work += sequences[s].num_rows * (sequences[s].start + sequences[s].num_rows);
-    }
-    const auto run_items = [&](std::size_t begin, std::size_t end) {
-      std::size_t first = 0;
-      for (std::size_t s = 0; s < num_sequences && first < end; ++s) {
-        const std::size_t count = kHeads * tiles_of(sequences[s]);
-        for (std::size_t i = std::max(begin, first); i < std::min(end, first + count); ++i) {
-          run_tile(step, sequences[s], (i - first) % kHeads, (i - first) / kHeads);
-        }
-        first += count;
-      }
-    };
-    const bool is_small = work * kQueryHeads * kHeadDim < kThreadWork;
-    parallel_for(num_items, is_small ? num_items + 1 : 1, run_items);
+    const int threads = ThreadPool::instance().num_threads();
+    const Step step{out, q, cache, options, static_cast<std::size_t>(threads)};
+    parallel_pieces(
+        num_sequences, [&](std::size_t s) { return tiles_of(step, sequences[s]); }, kThreadWork,
+        [&](std::size_t s, std::size_t tile) {
+          run_tile(step, sequences[s], tile % kHeads, tile / kHeads);
+        });
   }
 
  private:
@@ -78,6 +67,9 @@ class PagedAttention {
   static constexpr std::size_t kMicroVectors = kLanes == 16 ? 4 : 2;
   static constexpr std::size_t kTilePositions = kGroup >= 32 ? 1 : 32 / kGroup;
   static constexpr std::size_t kTileRows = kTilePositions * kGroup;
+  // The fewest positions whose rows are whole groups of kMicroRows.
+  static constexpr std::size_t kFewPositions =
+      std::min(kTilePositions, kMicroRows / std::gcd(kMicroRows, kGroup));
   static constexpr std::size_t kThreadWork = 65536;  // products that make it worth to wake a thread
 
   struct Step {
@@ -85,6 +77,7 @@ class PagedAttention {
     HeadRows<const T> q;
     const Cache& cache;
     const AttentionOptions& options;
+    std::size_t threads;  // that tiles are made for
   };
 
   // The queries of some positions and one group of heads, position-major: row = position * kGroup +
@@ -100,15 +93,32 @@ class PagedAttention {
     std::size_t position(std::size_t row) const { return start + row / kGroup; }
   };
 
-  static std::size_t tiles_of(const SequenceRows& sequence) {
-    return (sequence.num_rows + kTilePositions - 1) / kTilePositions;
+  // Positions of a tile. Tiles are as large as they may be, since each reads its whole past, but a
+  // sequence with rows enough has some for every thread.
+  static std::size_t positions_of_tile(const Step& step, const SequenceRows& sequence) {
+    const std::size_t wanted = (2 * step.threads + kHeads - 1) / kHeads;
+    const std::size_t share = sequence.num_rows / wanted / kFewPositions * kFewPositions;
+    return std::min(kTilePositions, std::max(kFewPositions, share));
+  }
+
+  // The tiles of a sequence over all heads, and about how many products each takes.
+  static Pieces tiles_of(const Step& step, const SequenceRows& sequence) {
+    const std::size_t rows = sequence.num_rows;
+    const std::size_t positions = positions_of_tile(step, sequence);
+    const std::size_t own = std::min(rows, positions);
+    const std::size_t past = sequence.start + rows;
+    const std::size_t window = step.options.window;
+    const std::size_t keys = window > 0 ? std::min(past, window + own) : past;
+    return {kHeads * ((rows + positions - 1) / positions),
+            own * kGroup * (keys + kCacheBlock) * kHeadDim};
   }
 
   static void run_tile(const Step& step, const SequenceRows& sequence, std::size_t head,
                        std::size_t index) {
     thread_local Scratch scratch;
-    const std::size_t first = index * kTilePositions;
-    const std::size_t positions = std::min(kTilePositions, sequence.num_rows - first);
+    const std::size_t most = positions_of_tile(step, sequence);
+    const std::size_t first = index * most;
+    const std::size_t positions = std::min(most, sequence.num_rows - first);
     Tile tile;
     tile.count = positions * kGroup;
     tile.start = sequence.start + first;
@@ -197,10 +207,8 @@ class PagedAttention {
     const std::size_t count = std::min(kCacheBlock, tile.position(row + kRows - 1) + 1 - first_key);
     float weights[kRows][kCacheBlock];
     multiply_keys<kRows>(tile.q + row * kPadded, keys, weights);
-    float rescale[kRows];
-    for (std::size_t r = 0; r < kRows; ++r) {
-      rescale[r] = weigh(step.options, tile, row + r, first_key, weights[r]);
-    }
+    float rescale[kLanes];
+    weigh<kRows>(step.options, tile, row, first_key, weights, rescale);
     add_values<kRows>(tile.sums + row * kPadded, rescale, weights, values, count,
                       std::make_index_sequence<(kVectors + kMicroVectors - 1) / kMicroVectors>());
   }
@@ -230,41 +238,65 @@ class PagedAttention {
     }
   }
 
-  // Turns products into weights e^(s - m') of the keys a row sees, 0 for the others; returns what
-  // its sums so far are multiplied with.
-  static float weigh(const AttentionOptions& options, Tile& tile, std::size_t row,
-                     std::size_t first_key, float* weights) {
-    const std::size_t position = tile.position(row);
+  // Turns products into weights e^(s - m') of the keys each row sees, 0 for the others, and tells
+  // what the rows' sums so far are to be multiplied with.
+  template <std::size_t kRows>
+  static void weigh(const AttentionOptions& options, Tile& tile, std::size_t row,
+                    std::size_t first_key, float (*weights)[kCacheBlock],
+                    float (&rescale)[kLanes]) {
+    static_assert(kRows <= kLanes);
+    simd::F32 tops[kRows];
+    for (std::size_t r = 0; r < kRows; ++r) {
+      tops[r] = score(options, tile.position(row + r), first_key, weights[r]);
+    }
+    // A lane for each row; what the others hold is of no use.
+    float largest[kLanes] = {};
+    simd::largests<kRows>(tops, largest);
+    const simd::F32 before = simd::load_first(tile.largest + row, kRows);
+    const simd::F32 now = simd::max(before, simd::load(largest));
+    simd::store(largest, now);
+    simd::store(rescale, simd::exp(before - now));
+
+    simd::F32 sums[kRows] = {};
+    for (std::size_t r = 0; r < kRows; ++r) {
+      for (std::size_t key = 0; key < kCacheBlock; key += kLanes) {
+        const simd::F32 weight = simd::exp(simd::load(weights[r] + key) - simd::set(largest[r]));
+        simd::store(weights[r] + key, weight);
+        sums[r] += weight;
+      }
+    }
+    float added[kRows];
+    simd::sums<kRows>(sums, added);
+    for (std::size_t r = 0; r < kRows; ++r) {
+      tile.largest[row + r] = largest[r];
+      tile.total[row + r] = tile.total[row + r] * rescale[r] + added[r];
+    }
+  }
+
+  // Turns a row's products into scores, -inf for keys that it does not see; returns a vector whose
+  // largest lane is the largest of them.
+  static simd::F32 score(const AttentionOptions& options, std::size_t position,
+                         std::size_t first_key, float* scores) {
     const std::size_t end = std::min(kCacheBlock, position + 1 - first_key);
     const std::size_t oldest =
         options.window > 0 && position + 1 > options.window ? position + 1 - options.window : 0;
     const std::size_t begin = oldest > first_key ? oldest - first_key : 0;
     for (std::size_t key = 0; key < kCacheBlock; key += kLanes) {
-      simd::store(weights + key, simd::load(weights + key) * simd::set(options.scale));
+      simd::store(scores + key, simd::load(scores + key) * simd::set(options.scale));
     }
     if (options.softcap > 0.0f) {
       for (std::size_t key = begin; key < end; ++key) {
-        weights[key] = options.softcap * std::tanh(weights[key] / options.softcap);
+        scores[key] = options.softcap * std::tanh(scores[key] / options.softcap);
       }
     }
     constexpr float kUnseen = -std::numeric_limits<float>::infinity();
-    std::fill(weights, weights + begin, kUnseen);
-    std::fill(weights + end, weights + kCacheBlock, kUnseen);
-    simd::F32 top = simd::load(weights);
+    std::fill(scores, scores + begin, kUnseen);
+    std::fill(scores + end, scores + kCacheBlock, kUnseen);
+    simd::F32 top = simd::load(scores);
     for (std::size_t key = kLanes; key < kCacheBlock; key += kLanes) {
-      top = simd::max(top, simd::load(weights + key));
+      top = simd::max(top, simd::load(scores + key));
     }
-    const float largest = std::max(tile.largest[row], simd::largest(top));
-    simd::F32 sums{};
-    for (std::size_t key = 0; key < kCacheBlock; key += kLanes) {
-      const simd::F32 weight = simd::exp(simd::load(weights + key) - simd::set(largest));
-      simd::store(weights + key, weight);
-      sums += weight;
-    }
-    const float rescale = simd::exp(simd::set(tile.largest[row] - largest))[0];
-    tile.largest[row] = largest;
-    tile.total[row] = tile.total[row] * rescale + simd::sum(sums);
-    return rescale;
+    return top;
   }
 
   template <std::size_t kRows, std::size_t... kParts>
