@@ -37,9 +37,9 @@ def clock(monkeypatch):
 
 def test_a_chunk_takes_no_longer_than_the_streams_are_used_to(clock):
     pace = Pace()
-    clock(pace, scheduled(4, 0), 0.010)
-    clock(pace, scheduled(4, 16), 0.010 + 0.016)
-    assert pace.max_prompt_tokens == 10  # 10 tokens of 1 ms beside 10 ms are twice 10 ms
+    clock(pace, scheduled(4, 0), 1.0)
+    clock(pace, scheduled(4, 16), 1.0 + 0.5)
+    assert pace.max_prompt_tokens == 24  # which take 0.75 s beside 1 s, 1.75 times as long
 
 
 def test_prompts_by_themselves_say_nothing(clock):
@@ -65,11 +65,11 @@ def test_dearer_tokens_are_noticed_at_once_and_cheaper_ones_slowly(clock):
     clock(pace, scheduled(4, 0), 0.100)
     for _ in range(20):
         clock(pace, scheduled(4, 50), 0.100 + 0.050)
-    assert pace.max_prompt_tokens == 100
-    clock(pace, scheduled(4, 50), 0.100 + 0.200)
+    assert pace.max_prompt_tokens == 75
+    clock(pace, scheduled(4, 50), 0.100 + 0.150)
     assert pace.max_prompt_tokens == 25
     clock(pace, scheduled(4, 50), 0.100 + 0.050)
-    assert 50 < pace.max_prompt_tokens < 90
+    assert 40 < pace.max_prompt_tokens < 70
 
 
 def test_the_short_end_of_a_prompt_says_little(clock):
@@ -78,14 +78,28 @@ def test_the_short_end_of_a_prompt_says_little(clock):
     for _ in range(20):
         clock(pace, scheduled(4, 50), 0.100 + 0.050)
     clock(pace, scheduled(4, 2), 0.100 + 0.020)
-    assert pace.max_prompt_tokens > 75
+    assert pace.max_prompt_tokens > 60
+
+
+@pytest.mark.parametrize("before", [0, 20], ids=["the first one", "a later one"])
+def test_a_late_step_is_forgotten(clock, before):
+    """However small chunks become after it, they tell what tokens cost now."""
+    pace = Pace()
+    clock(pace, scheduled(4, 0), 0.100)
+    sizes = [16]
+    for step in range(60):
+        late = 2.0 if step == before else 0.0
+        clock(pace, scheduled(4, sizes[-1]), 0.100 + sizes[-1] * 0.001 + late)
+        sizes.append(pace.max_prompt_tokens)
+    assert sizes[before + 1] == 4
+    assert sizes[-1] > 65
 
 
 def test_a_slow_prompt_still_goes_on(clock):
     pace = Pace()
     clock(pace, scheduled(4, 0), 0.001)
     clock(pace, scheduled(4, 10), 10.0)
-    assert pace.max_prompt_tokens == 8
+    assert pace.max_prompt_tokens == 4
 
 
 def test_only_prompts_beside_others_are_bounded():

@@ -11,12 +11,14 @@ from qwen3_runtime.engine.scheduler import ScheduledStep
 
 __all__ = ["Pace"]
 
-_LONGEST = 2.0
-"""Times a step without a prompt that one with a part of a prompt may take. Twice that is what
-streams should ever wait, which leaves room for what no estimate foresees."""
+_LONGEST = 1.75
+"""Times a step without a prompt that one with a part of a prompt may take. Streams should never
+wait four times as long as they are used to, and machines that do other things, too, double any
+step now and then."""
 _FIRST = 16
 """Tokens of a prompt before anything is measured."""
-_FEWEST = 8
+_FEWEST = 4
+"""However dear they are: a prompt goes on."""
 _GROWTH = 2
 """Times the longest chunk so far that the next one may be: costs of longer ones are a guess."""
 _WEIGHT = 0.2
@@ -67,9 +69,10 @@ class Pace:
             self._note(num_prompt_tokens, max(seconds - self._decode_seconds, 1e-6))
 
     def _note(self, num_tokens: int, seconds: float) -> None:
+        whole = min(self._longest_chunk, self.max_prompt_tokens)
         self._prompt_seconds += _WEIGHT * (seconds - self._prompt_seconds)
         self._prompt_tokens += _WEIGHT * (num_tokens - self._prompt_tokens)
         # The end of a prompt is short, and what is fixed in a step would seem its tokens' fault.
-        if 2 * num_tokens >= self._longest_chunk:
+        if 2 * num_tokens >= whole:
             self._newest = seconds / num_tokens
         self._longest_chunk = max(self._longest_chunk, num_tokens)
