@@ -9,7 +9,7 @@ from qwen3_runtime.engine.core import EngineCore
 from qwen3_runtime.engine.pace import Pace
 from qwen3_runtime.engine.scheduler import Scheduler, Sequence
 from tests.engine.test_core import drain, prompt_of, request, tokens_of
-from tests.engine.toy_engine import ToyEngine, answer
+from tests.engine.toy_engine import BLOCK, ToyEngine, answer
 
 
 def scheduled(num_decodes: int, num_prompt_tokens: int):
@@ -95,6 +95,34 @@ def test_a_late_step_is_forgotten(clock, before):
     assert sizes[-1] > 65
 
 
+@pytest.mark.parametrize(("before", "now"), [(1, 7), (7, 1)])
+def test_a_crowd_that_came_or_left_is_noticed(clock, before, now):
+    """Prompts may go on and on, so that no step without one would ever be seen."""
+
+    def seconds(num_decodes: int) -> float:
+        return 0.010 + 0.010 * num_decodes
+
+    pace = Pace()
+    clock(pace, scheduled(before, 0), seconds(before))
+    sizes = []
+    for _ in range(100):
+        sizes.append(pace.max_prompt_tokens)
+        clock(pace, scheduled(now, sizes[-1]), seconds(now) + 0.002 * sizes[-1])
+    fitting = 0.75 * seconds(now) / 0.002
+    assert 0.8 * fitting <= sizes[-1] <= fitting + 1
+    assert sizes.count(0) == 3
+
+
+def test_nothing_measured_is_soon_measured():
+    """Where prompts were there from the first step on."""
+    core = EngineCore(ToyEngine(num_blocks=400, max_model_len=1200))
+    core.add(request("a", prompt_of(3), 100))
+    core.step()
+    core.add(request("b", prompt_of(700, seed=1), 4))
+    drain(core)
+    assert core._pace._decode_seconds is not None
+
+
 def test_a_slow_prompt_still_goes_on(clock):
     pace = Pace()
     clock(pace, scheduled(4, 0), 0.001)
@@ -113,6 +141,23 @@ def test_only_prompts_beside_others_are_bounded():
     scheduler.add(Sequence(prompt_of(50, seed=2)))
     step = scheduler.schedule(max_prompt_tokens=10)
     assert [share.num_tokens for share in step.shares] == [1, 10]
+    step = scheduler.schedule(max_prompt_tokens=0)
+    assert [share.num_tokens for share in step.shares] == [1]
+
+
+def test_a_stream_that_finds_no_block_holds_up_no_prompt():
+    """The prompt came first and has all the blocks; nobody would ever go on."""
+    scheduler = Scheduler(ToyEngine(num_blocks=96 // BLOCK + 1, max_num_batched_tokens=BLOCK + 1))
+    prompt, stream = Sequence(prompt_of(96)), Sequence([1])
+    scheduler.add(prompt)
+    scheduler.advance(scheduler.schedule())
+    scheduler.add(stream)
+    while len(stream.token_ids) <= BLOCK:
+        scheduler.advance(scheduler.schedule(max_prompt_tokens=1))
+        stream.token_ids.append(2)
+    assert prompt.num_new_tokens > 1
+    step = scheduler.schedule(max_prompt_tokens=0)
+    assert [share.sequence for share in step.shares] == [prompt]
 
 
 def test_chunks_of_any_size_give_the_same_tokens():

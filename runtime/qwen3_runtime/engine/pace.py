@@ -23,6 +23,10 @@ _GROWTH = 2
 """Times the longest chunk so far that the next one may be: costs of longer ones are a guess."""
 _WEIGHT = 0.2
 """Of the newest measurement in a running mean."""
+_SIMILAR = 0.25
+"""Share by which the number of sequences may change before what a step took is out of date."""
+_LOOK = 32
+"""Steps with parts of prompts after which one goes without, to see what that takes by now."""
 
 
 @dataclass(slots=True)
@@ -35,7 +39,11 @@ class Pace:
     """
 
     _decode_seconds: float | None = None
-    """Mean of steps without a prompt."""
+    """Running mean of steps without a prompt."""
+    _num_decodes: float = 0.0
+    """Running mean of the sequences in them."""
+    _mixed_steps: int = 0
+    """Steps with a part of a prompt since the last one without."""
     _prompt_seconds: float = 0.0
     """Running mean of what prompts took in mixed steps, beyond the decodes beside them."""
     _prompt_tokens: float = 0.0
@@ -46,7 +54,9 @@ class Pace:
 
     @property
     def max_prompt_tokens(self) -> int:
-        """Most tokens of prompts in a step that others wait for a token of."""
+        """Most tokens of prompts in a step that gives others a token."""
+        if self._mixed_steps >= _LOOK:
+            return 0
         if self._decode_seconds is None or not self._prompt_tokens:
             return _FIRST
         spare = (_LONGEST - 1.0) * self._decode_seconds
@@ -63,10 +73,20 @@ class Pace:
         num_decodes = sum(share.num_tokens == 1 for share in step.shares)
         num_prompt_tokens = sum(share.num_tokens for share in step.shares) - num_decodes
         if num_prompt_tokens == 0:
-            mean = seconds if self._decode_seconds is None else self._decode_seconds
-            self._decode_seconds = mean + _WEIGHT * (seconds - mean)
-        elif num_decodes and self._decode_seconds is not None:
-            self._note(num_prompt_tokens, max(seconds - self._decode_seconds, 1e-6))
+            self._note_decodes(num_decodes, seconds)
+        elif num_decodes:
+            if self._decode_seconds is not None:
+                self._note(num_prompt_tokens, max(seconds - self._decode_seconds, 1e-6))
+            self._mixed_steps += 1
+
+    def _note_decodes(self, num_decodes: int, seconds: float) -> None:
+        change = abs(num_decodes - self._num_decodes)
+        if self._decode_seconds is None or change > _SIMILAR * num_decodes:
+            self._decode_seconds, self._num_decodes = seconds, num_decodes
+        else:
+            self._decode_seconds += _WEIGHT * (seconds - self._decode_seconds)
+            self._num_decodes += _WEIGHT * (num_decodes - self._num_decodes)
+        self._mixed_steps = 0
 
     def _note(self, num_tokens: int, seconds: float) -> None:
         whole = min(self._longest_chunk, self.max_prompt_tokens)

@@ -130,7 +130,7 @@ class Scheduler:
         """Returns the next step; call ``advance`` when the engine has carried it out.
 
         Args:
-            max_prompt_tokens: Most tokens of prompts in a step that others wait for a token of.
+            max_prompt_tokens: Most tokens of prompts in a step that gives others a token; may be 0.
         """
         self._admit()
         budget = self.engine.max_num_batched_tokens
@@ -142,11 +142,11 @@ class Scheduler:
             is_prompt = sequence.num_new_tokens > 1
             if is_prompt and is_mixed and max_prompt_tokens is not None:
                 budget, max_prompt_tokens = min(budget, max_prompt_tokens), None
-            is_mixed |= not is_prompt
             count = min(budget, sequence.num_new_tokens)
             if count > 0 and self._grow(sequence, count, [share for share, _ in shares]):
                 shares.append((sequence, count))
                 budget -= count
+                is_mixed |= not is_prompt
         return _step(shares, self.engine.cache_groups, tuple(self._copies))
 
     def advance(self, step: ScheduledStep) -> None:
