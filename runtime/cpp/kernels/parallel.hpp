@@ -1,9 +1,10 @@
-// A small thread pool: parallel_for over a static partition of an index range.
+// A small thread pool: parallel_for over a static partition of an index range, parallel_pieces over
+// parts of equal cost.
 //
 // Each shared object that includes this header has one pool of its own. Threads start with the
 // first parallel call and sleep on a condition variable when there is no work. Which thread runs a
-// part is not fixed, what a part is depends on the range and the thread count only; kernels
-// therefore must not let a result depend on the partition.
+// part is not fixed, and what a part is depends on the thread count; kernels therefore must not let
+// a result depend on the partition.
 #pragma once
 
 #include <algorithm>
@@ -282,7 +283,8 @@ void parallel_for(std::size_t count, std::size_t grain, const Body& body) {
       &job);
 }
 
-// `count` pieces of work that cost the same, in units that are the caller's.
+// `count` pieces of work that cost the same, in units that are the caller's. Pieces that cost
+// nothing are none.
 struct Pieces {
   std::size_t count;
   std::size_t cost;  // of one
@@ -314,7 +316,7 @@ void visit_pieces(std::size_t groups, const PiecesOf& pieces_of, std::size_t beg
 //
 // Args:
 //   pieces_of: The Pieces of a group; equal ones whenever it is asked.
-//   grain: Least cost worth a part of its own.
+//   grain: Least cost worth a part of its own, at least 1.
 template <typename PiecesOf, typename Body>
 void parallel_pieces(std::size_t groups, const PiecesOf& pieces_of, std::size_t grain,
                      const Body& body) {

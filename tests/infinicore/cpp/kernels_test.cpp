@@ -1,5 +1,6 @@
 // The kernels' building blocks: exp, conversions, lane sums, transposition, the thread pool.
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -198,7 +199,7 @@ void pieces_are_shared_by_cost() {
   CHECK(visited == total);
 }
 
-// A part for each thread would leave both long pieces, which come last, to the same one.
+// Equal numbers of pieces for each thread would leave both long ones, which come last, to the same.
 void long_pieces_run_beside_each_other() {
   ThreadPool::instance().set_num_threads(2);
   std::atomic<int> met{0};
@@ -212,6 +213,34 @@ void long_pieces_run_beside_each_other() {
         CHECK(met == 2);
       });
   CHECK(met == 2);
+}
+
+// While one piece is stuck, all but those of its own part are done by the others.
+void a_stuck_piece_holds_up_few() {
+  ThreadPool::instance().set_num_threads(2);
+  std::atomic<int> done{0};
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+  parallel_pieces(
+      1, [](std::size_t) { return Pieces{16, 100}; }, 100,
+      [&](std::size_t, std::size_t i) {
+        while (i == 0 && done < 14 && std::chrono::steady_clock::now() < end) {
+          std::this_thread::yield();
+        }
+        if (i == 0) CHECK(done >= 14);
+        ++done;
+      });
+  CHECK(done == 16);
+}
+
+void cheap_pieces_stay_on_the_caller() {
+  ThreadPool::instance().set_num_threads(4);
+  const std::thread::id caller = std::this_thread::get_id();
+  parallel_pieces(
+      3, [](std::size_t) { return Pieces{5, 10}; }, 76,
+      [&](std::size_t, std::size_t) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));  // others would be here by then
+        CHECK(std::this_thread::get_id() == caller);
+      });
 }
 
 void small_ranges_stay_on_the_caller() {
@@ -288,6 +317,8 @@ int main() {
   parallel_pieces_covers_all();
   pieces_are_shared_by_cost();
   long_pieces_run_beside_each_other();
+  a_stuck_piece_holds_up_few();
+  cheap_pieces_stay_on_the_caller();
   small_ranges_stay_on_the_caller();
   exceptions_reach_the_caller();
   nested_and_concurrent_calls_work();
